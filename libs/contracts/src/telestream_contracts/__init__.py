@@ -1,0 +1,68 @@
+"""Avro schemas, the topics table, the registry client and the Avro/Arrow codec."""
+
+from telestream_contracts.codec import (
+    FRAME_BYTES,
+    Bad,
+    Decoded,
+    arrow_schema,
+    decode,
+    decode_each,
+    decode_payloads,
+    decode_record,
+    encode,
+    encode_payloads,
+    encode_record,
+    encode_records,
+    frame,
+    schema_id_of,
+    to_arrow,
+)
+from telestream_contracts.errors import ContractError, DecodeError, EncodeError, RegistryError, TopicsError
+from telestream_contracts.registry import Registry, subject_of
+from telestream_contracts.schemas import (
+    Schema,
+    enriched_head,
+    enriched_schema,
+    load_schema,
+    prefix_schema,
+    schema_of_topic,
+    topic_schemas,
+)
+from telestream_contracts.topics import TopicSpec, TopicsReport, apply_topics, check_topics, topic_table
+
+__all__ = [
+    "FRAME_BYTES",
+    "Bad",
+    "ContractError",
+    "DecodeError",
+    "Decoded",
+    "EncodeError",
+    "Registry",
+    "RegistryError",
+    "Schema",
+    "TopicSpec",
+    "TopicsError",
+    "TopicsReport",
+    "apply_topics",
+    "arrow_schema",
+    "check_topics",
+    "decode",
+    "decode_each",
+    "decode_payloads",
+    "decode_record",
+    "encode",
+    "encode_payloads",
+    "encode_record",
+    "encode_records",
+    "enriched_head",
+    "enriched_schema",
+    "frame",
+    "load_schema",
+    "prefix_schema",
+    "schema_id_of",
+    "schema_of_topic",
+    "subject_of",
+    "to_arrow",
+    "topic_schemas",
+    "topic_table",
+]

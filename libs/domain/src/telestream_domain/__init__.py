@@ -1,0 +1,33 @@
+"""Pure rules every service shares: types, names, segments, rule codes."""
+
+from telestream_domain.errors import TelestreamError
+from telestream_domain.names import DEFAULT_PREFIX, FAMILIES, Topics, group_id
+from telestream_domain.rules import CONFLICT, REFUSED, REJECTED, RULES, RULES_VERSION, WARN, Rule, Severity
+from telestream_domain.segments import SEGMENT_BITS, SUBSCRIBER_DAY_SEGMENT_BITS, cuts, segment_of, segment_start
+from telestream_domain.types import CDR, NETWORK, REFERENCES, TYPES, RecordType
+
+__all__ = [
+    "CDR",
+    "CONFLICT",
+    "DEFAULT_PREFIX",
+    "FAMILIES",
+    "NETWORK",
+    "REFERENCES",
+    "REFUSED",
+    "REJECTED",
+    "RULES",
+    "RULES_VERSION",
+    "SEGMENT_BITS",
+    "SUBSCRIBER_DAY_SEGMENT_BITS",
+    "TYPES",
+    "WARN",
+    "RecordType",
+    "Rule",
+    "Severity",
+    "TelestreamError",
+    "Topics",
+    "cuts",
+    "group_id",
+    "segment_of",
+    "segment_start",
+]

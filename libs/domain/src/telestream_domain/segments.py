@@ -1,0 +1,30 @@
+"""Segments: the log cut by offset arithmetic alone, never by time (design section 5)."""
+
+from __future__ import annotations
+
+SEGMENT_BITS = 18
+"""2¹⁸ source offsets: the open one is re-read in seconds, and fits in a few tens of megabytes."""
+
+SUBSCRIBER_DAY_SEGMENT_BITS = 20
+"""Larger, because nearly every record of a small segment would touch a subscriber-day of its own."""
+
+
+def segment_of(src_offset: int, bits: int = SEGMENT_BITS) -> int:
+    """The segment a source offset lies in."""
+    return src_offset >> bits
+
+
+def segment_start(segment: int, bits: int = SEGMENT_BITS) -> int:
+    """The first source offset of a segment."""
+    return segment << bits
+
+
+def cuts(first: int, last: int, bits: int = SEGMENT_BITS) -> list[tuple[int, int, int]]:
+    """Cut the inclusive range ``first … last`` at segment borders: ``(segment, first, last)`` each."""
+    parts = []
+    while first <= last:
+        segment = segment_of(first, bits)
+        end = min(last, segment_start(segment + 1, bits) - 1)
+        parts.append((segment, first, end))
+        first = end + 1
+    return parts
