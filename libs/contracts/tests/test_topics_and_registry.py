@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from telestream_contracts import (
     Registry,
     RegistryError,
@@ -48,7 +49,8 @@ def test_a_setting_changed_by_hand_is_named_and_set_back(parts: Any, topic_prefi
     apply_topics(parts.kafka, topics, 2)
     entry = ConfigEntry("message.timestamp.type", "CreateTime", incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.TOPIC, topics.raw("cdr"), incremental_configs=[entry])
-    for future in AdminClient({"bootstrap.servers": parts.kafka}).incremental_alter_configs([resource]).values():
+    admin = AdminClient({"bootstrap.servers": parts.kafka})
+    for future in admin.incremental_alter_configs([resource]).values():
         future.result(timeout=10)
     assert check_topics(parts.kafka, topics, 2) == [
         f"{topics.raw('cdr')}: message.timestamp.type is CreateTime, expected LogAppendTime"
