@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ DAY_MS = 86_400_000
 KEEP_FOR_EVER = -1
 RAW_RETENTION_DAYS = 400  # the longest age a record may have at the door, so that a replay sees what was accepted
 DERIVED_SEGMENT_BYTES = 64 << 20
+VISIBLE_WITHIN_S = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,15 @@ def _found(admin: Any, bootstrap: str) -> dict[str, int]:
     return {name: len(topic.partitions) for name, topic in metadata.topics.items()}
 
 
+def _await_visible(admin: Any, bootstrap: str, names: list[str]) -> None:
+    """The controller answers before every broker's metadata shows a new topic: who asks next must find it."""
+    deadline = time.monotonic() + VISIBLE_WITHIN_S
+    while not set(names) <= set(_found(admin, bootstrap)):
+        if time.monotonic() > deadline:
+            raise TopicsError(f"Kafka at {bootstrap} created topics but does not list them after {VISIBLE_WITHIN_S} s")
+        time.sleep(0.05)
+
+
 def _configs(admin: Any, names: list[str]) -> dict[str, dict[str, str]]:
     from confluent_kafka.admin import ConfigResource, ResourceType  # type: ignore[attr-defined]
 
@@ -156,6 +167,7 @@ def apply_topics(bootstrap: str, topics: Topics, partitions: int = 4, replicatio
             except KafkaException as err:
                 if err.args[0].name() != "TOPIC_ALREADY_EXISTS":
                     raise TopicsError(f"{name}: could not be created: {err.args[0]}") from err
+        _await_visible(admin, bootstrap, [spec.name for spec in missing])
     present = [spec for spec in table if spec.name in existing]
     found = _configs(admin, [spec.name for spec in present])
     changed = []
