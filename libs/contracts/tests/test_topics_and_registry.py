@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -52,11 +54,21 @@ def test_a_setting_changed_by_hand_is_named_and_set_back(parts: Any, topic_prefi
     admin = AdminClient({"bootstrap.servers": parts.kafka})
     for future in admin.incremental_alter_configs([resource]).values():
         future.result(timeout=10)
-    assert check_topics(parts.kafka, topics, 2) == [
-        f"{topics.raw('cdr')}: message.timestamp.type is CreateTime, expected LogAppendTime"
-    ]
+    assert _until(
+        lambda: check_topics(parts.kafka, topics, 2),
+        [f"{topics.raw('cdr')}: message.timestamp.type is CreateTime, expected LogAppendTime"],
+    )
     assert apply_topics(parts.kafka, topics, 2).changed == [topics.raw("cdr")]
-    assert check_topics(parts.kafka, topics, 2) == []
+    assert _until(lambda: check_topics(parts.kafka, topics, 2), [])
+
+
+def _until(ask: Callable[[], list[str]], wanted: list[str]) -> bool:
+    """Kafka answers a change before every broker's view shows it."""
+    for _ in range(50):
+        if ask() == wanted:
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def test_a_broker_that_is_not_there_is_one_clear_error(topic_prefix: str) -> None:

@@ -99,17 +99,27 @@ def encode(table: pa.RecordBatch | pl.DataFrame, schema: Schema, schema_id: int)
     return [head + payload for payload in encode_payloads(table, schema)]
 
 
-def decode_payloads(payloads: list[bytes], schema: Schema) -> pl.DataFrame:
-    """Bare payloads to columns. Raises DecodeError if any is bad, without saying which (``decode_each`` does)."""
+def _decode_arrow(payloads: list[bytes], schema: Schema) -> pa.RecordBatch:
     if not payloads:
-        return pl.from_arrow(arrow_schema(schema).empty_table())  # type: ignore[return-value]
+        return pa.RecordBatch.from_pylist([], schema=arrow_schema(schema))
     try:
-        batch = pyruhvro.deserialize_array(payloads, _text(schema))
+        return pyruhvro.deserialize_array(payloads, _text(schema))
     except BaseException as err:  # a Rust panic is a BaseException
         if isinstance(err, KeyboardInterrupt | SystemExit):
             raise
         raise DecodeError(f"{schema['name']}: {err}") from err
-    return pl.from_arrow(batch)  # type: ignore[return-value]
+
+
+def decode_payloads(payloads: list[bytes], schema: Schema) -> pl.DataFrame:
+    """Bare payloads to columns. Raises DecodeError if any is bad, without saying which (``decode_each`` does)."""
+    return pl.from_arrow(_decode_arrow(payloads, schema))  # type: ignore[return-value]
+
+
+def decode_arrow(values: Sequence[bytes | None], schema: Schema) -> pa.RecordBatch:
+    """As ``decode``, without the way through Polars: for who passes columns on as they are (0.5 µs a wide record)."""
+    if any(value is None for value in values):
+        raise DecodeError(f"{schema['name']}: a null value")
+    return _decode_arrow([value[FRAME_BYTES:] for value in values if value is not None], schema)
 
 
 def decode(values: Sequence[bytes | None], schema: Schema) -> pl.DataFrame:
