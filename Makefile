@@ -27,7 +27,7 @@ $(UV):
 
 .venv/.synced: $(UV) uv.lock pyproject.toml $(wildcard libs/*/pyproject.toml services/*/pyproject.toml)
 	@echo "installing the locked packages into .venv (about 1.5 GB unpacked, once)"
-	@$(UV) sync --quiet --frozen --all-packages --python $(PYTHON)
+	@$(UV) sync --quiet --frozen --all-packages --compile-bytecode --python $(PYTHON)
 	@touch $@
 
 demo: setup ## the whole pipeline on a day of simulated traffic, every record accounted for
