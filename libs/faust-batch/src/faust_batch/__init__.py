@@ -1,0 +1,57 @@
+"""A Faust transport whose event is a whole fetch, committed in one Kafka transaction per round."""
+
+from faust_batch.batch import Batch, Committed, Output
+from faust_batch.config import WorkerConfig
+from faust_batch.errors import (
+    AssignmentLost,
+    BatchError,
+    ClientFailed,
+    ConfigInvalid,
+    DrainTimedOut,
+    HandOverStalled,
+    NotCompiled,
+    OffsetOutOfRange,
+    OutputRefused,
+    ReadStalled,
+    SourceUnusable,
+    StageFailed,
+    TopicMissing,
+    TransactionFailed,
+)
+from faust_batch.faust_runner import FaustRunner
+from faust_batch.observer import NullObserver, Observer
+from faust_batch.plain import PlainRunner
+from faust_batch.reader import TopicTail, end_offsets, read_partition
+from faust_batch.source import Source
+from faust_batch.stage import Stage, StatelessStage
+
+__all__ = [
+    "AssignmentLost",
+    "Batch",
+    "BatchError",
+    "ClientFailed",
+    "Committed",
+    "ConfigInvalid",
+    "DrainTimedOut",
+    "FaustRunner",
+    "HandOverStalled",
+    "NotCompiled",
+    "NullObserver",
+    "Observer",
+    "OffsetOutOfRange",
+    "Output",
+    "OutputRefused",
+    "PlainRunner",
+    "ReadStalled",
+    "Source",
+    "SourceUnusable",
+    "Stage",
+    "StageFailed",
+    "StatelessStage",
+    "TopicMissing",
+    "TopicTail",
+    "TransactionFailed",
+    "WorkerConfig",
+    "end_offsets",
+    "read_partition",
+]

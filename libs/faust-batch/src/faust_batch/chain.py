@@ -1,0 +1,53 @@
+"""One partition's batches in the only order they may be judged in.
+
+Faust may drop what it holds, or bring it late. So the chain keeps every fetched batch until it has been judged, and
+only its head may be: a batch of an earlier assignment, one judged already, or one out of turn is refused.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from faust_batch.batch import Batch
+from faust_batch.source import Source
+
+
+@dataclass(slots=True)
+class Chain:
+    """`position`: next to judge; `fetched`: next to fetch; `offered_at`: when the head was last handed out, or None."""
+
+    source: Source
+    epoch: int
+    position: int
+    fetched: int
+    held: deque[Batch] = field(default_factory=deque)
+    held_bytes: int = 0
+    offered_at: float | None = None
+
+    @classmethod
+    def starting_at(cls, source: Source, epoch: int, position: int) -> Chain:
+        return cls(source, epoch, position, position)
+
+    def append(self, batch: Batch) -> None:
+        self.held.append(batch)
+        self.held_bytes += batch.nbytes
+        self.fetched = batch.next_offset
+
+    def reached(self, end: int) -> bool:
+        """The log's end was seen at `end` with no records before it: step over control records. True if that moved."""
+        if self.held or end <= self.fetched:
+            return False
+        self.fetched = self.position = end
+        return True
+
+    def follows(self, batch: Batch) -> bool:
+        """Whether this very batch is the next to judge."""
+        return bool(self.held) and self.held[0] is batch and batch.epoch == self.epoch
+
+    def judged(self) -> None:
+        """The head was judged."""
+        batch = self.held.popleft()
+        self.held_bytes -= batch.nbytes
+        self.position = batch.next_offset
+        self.offered_at = None

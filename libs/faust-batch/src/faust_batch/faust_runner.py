@@ -1,0 +1,243 @@
+"""The runner with Faust: one agent per topic hands each batch to the owning thread."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import threading
+import time
+from collections.abc import AsyncIterable, Awaitable, Callable
+from typing import Any, Generic, TypeVar
+
+from faust_batch.batch import Batch
+from faust_batch.config import WorkerConfig
+from faust_batch.engine import Engine
+from faust_batch.errors import ClientFailed, NotCompiled
+from faust_batch.handover import HandOver
+from faust_batch.observer import Observer
+from faust_batch.stage import Stage
+from faust_batch.watchdog import Watchdog
+
+S = TypeVar("S")
+
+_log = logging.getLogger(__name__)
+
+SETTLE_LIMIT_S = 10.0  # a rebalance inside Faust; the next one is not held up longer
+POLL_S = 0.05
+
+
+class FaustRunner(Generic[S]):
+    """Runs a stage behind Faust agents. Refuses to start without Faust's compiled extension."""
+
+    def __init__(self, stage: Stage[S], config: WorkerConfig, observer: Observer | None = None) -> None:
+        require_compiled()
+        self._stage = stage
+        self._config = config
+        self._observer = observer
+        self._engine: Engine[S] | None = None
+
+    def run(self, stop: threading.Event | None = None) -> None:
+        """Block until `stop` is set, or SIGTERM or SIGINT comes if none is given; then commit what was judged.
+
+        Raises BatchError on anything that ends a worker. Stopping, in either way, is bounded by `drain_timeout_s`:
+        past it the process kills itself.
+        """
+        ending = threading.Event() if stop is None else stop
+        failed = threading.Event()
+        watchdog = Watchdog(_Either(ending, failed), self._config.drain_timeout_s)
+        watchdog.start()
+        try:
+            asyncio.run(self._run(ending, failed, own_signals=stop is None))
+        finally:
+            watchdog.done()
+
+    def stuck_for_s(self) -> float:
+        """Seconds since the owning thread last came round; 0 before it runs."""
+        return 0.0 if self._engine is None else time.monotonic() - self._engine.turned_at
+
+    @property
+    def held_peak_bytes(self) -> int:
+        return 0 if self._engine is None else self._engine.held_peak_bytes
+
+    async def _run(self, stop: threading.Event, failed: threading.Event, own_signals: bool) -> None:
+        loop = asyncio.get_running_loop()
+        if own_signals and threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, stop.set)
+        handover = HandOver(loop)
+        engine = self._engine = Engine(self._stage, self._config, handover, self._observer)
+        handover.judged_by(engine.submit)
+        app = build_app(self._config, self._stage.topics, handover)
+        owner = _Owner(engine, stop, loop)
+        starting = asyncio.create_task(app.start(), name="faust-batch start")
+        following = asyncio.create_task(_follow(app, handover), name="faust-batch membership")
+        try:
+            await _first(starting, handover.wanted.wait(), _until(stop.is_set))
+            if not starting.done() and not stop.is_set():
+                owner.start()
+                await _first(owner.ended.wait(), _until(lambda: app.crashed or following.done() or _raised(starting)))
+            trouble = app.crash_reason or _exception(starting) or _exception(following)
+            if not owner.ended.is_set() and not stop.is_set():
+                # Faust failed on its own: what was judged may not be all that was shown to an agent, so nothing of
+                # the open round is kept
+                failed.set()
+                engine.fail(trouble or ClientFailed("Faust stopped by itself"))
+            await owner.join()
+        finally:
+            if owner.failure is not None:
+                failed.set()
+            following.cancel()
+            await _stop(app, starting, self._config.drain_timeout_s / 2)
+        if owner.failure is not None:
+            raise owner.failure
+
+
+class _Owner(Generic[S]):
+    """The thread that owns the engine."""
+
+    def __init__(self, engine: Engine[S], stop: threading.Event, loop: asyncio.AbstractEventLoop) -> None:
+        self._engine = engine
+        self._stop = stop
+        self._loop = loop
+        self._thread = threading.Thread(target=self._run, name="faust-batch owner", daemon=True)
+        self._started = False
+        self.ended = asyncio.Event()
+        self.failure: BaseException | None = None
+
+    def start(self) -> None:
+        self._started = True
+        self._thread.start()
+
+    async def join(self) -> None:
+        if self._started:
+            await self.ended.wait()
+
+    def _run(self) -> None:
+        try:
+            self._engine.run(self._stop)
+        except BaseException as error:
+            self.failure = error
+        finally:
+            self._loop.call_soon_threadsafe(self.ended.set)
+
+
+class _Either(threading.Event):
+    """Set when one of two events is."""
+
+    def __init__(self, one: threading.Event, other: threading.Event) -> None:
+        super().__init__()
+        self._events = (one, other)
+
+    def is_set(self) -> bool:
+        return any(event.is_set() for event in self._events)
+
+
+def require_compiled() -> None:
+    """Raise NotCompiled unless Faust's compiled stream loop is in use.
+
+    Without it Faust is another program with other defects: it acknowledges events it skips.
+    """
+    import faust.streams
+
+    if getattr(faust.streams, "_CStreamIterator", None) is None:
+        raise NotCompiled(
+            "faust._cython.streams is not loaded: unset NO_CYTHON (any value switches it off) and install "
+            "faust-streaming from a wheel"
+        )
+
+
+def build_app(config: WorkerConfig, topics: Any, handover: HandOver) -> Any:
+    """A Faust app on the `batch://` transport with one agent per topic. Call it on the loop that will run it."""
+    import faust
+
+    from faust_batch.transport import BatchSchema
+
+    class App(faust.App):
+        handover: HandOver
+
+        def _create_directories(self) -> None:
+            """Nothing is kept on disk."""
+
+    servers = ";".join(f"batch://{server.split('://')[-1]}" for server in config.bootstrap.split(","))
+    app = App(
+        config.group,
+        broker=servers,
+        agent_supervisor="mode.CrashingSupervisor",
+        autodiscover=False,
+        processing_guarantee="at_least_once",  # Faust's own transactions; ours are the engine's
+        stream_wait_empty=False,
+        table_standby_replicas=0,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        web_enabled=False,
+    )
+    app.handover = handover
+
+    def agent(topic: str) -> None:
+        async def judge(batches: AsyncIterable[Batch]) -> None:
+            async for batch in batches:
+                await handover.judge(batch)
+
+        app.agent(app.topic(topic, schema=BatchSchema()), name=f"judge {topic}")(judge)
+
+    for topic in topics:
+        agent(topic)
+    return app
+
+
+async def _follow(app: Any, handover: HandOver) -> None:
+    """Tell Faust of each change of the assignment, in the order it knows: all revoked, then all assigned."""
+    from faust.types import TP
+
+    consumer = app.consumer
+    generation = 0
+    while True:
+        await handover.assignment_changed.wait()
+        handover.assignment_changed.clear()
+        sources = handover.assignment
+        app.on_rebalance_start()
+        await consumer.on_partitions_revoked(consumer.assignment())
+        generation += 1
+        app.consumer_generation_id = generation
+        consumer.followed = sources
+        await consumer.on_partitions_assigned({TP(s.topic, s.partition) for s in sources}, generation)
+        deadline = time.monotonic() + SETTLE_LIMIT_S
+        while app.rebalancing and time.monotonic() < deadline and not handover.assignment_changed.is_set():
+            await asyncio.sleep(POLL_S / 10)
+
+
+async def _stop(app: Any, starting: asyncio.Task[Any], limit_s: float) -> None:
+    """Faust may hang in here; what matters is committed already, or must not be."""
+    try:
+        await asyncio.wait_for(app.stop(), limit_s)
+    except TimeoutError:
+        _log.warning("Faust did not stop within %.0f s and is left behind", limit_s)
+    except Exception as error:
+        _log.warning("Faust failed while stopping: %s", error)
+    starting.cancel()
+    await asyncio.wait([starting], timeout=1.0)
+
+
+async def _first(*waits: Awaitable[Any]) -> None:
+    """Until one of them is done; the rest is given up, except tasks that were handed in."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task, wait in zip(tasks, waits, strict=True):
+            if task is not wait:
+                task.cancel()
+
+
+async def _until(condition: Callable[[], Any]) -> None:
+    while not condition():
+        await asyncio.sleep(POLL_S)
+
+
+def _raised(task: asyncio.Task[Any]) -> bool:
+    return _exception(task) is not None
+
+
+def _exception(task: asyncio.Task[Any]) -> BaseException | None:
+    return task.exception() if task.done() and not task.cancelled() else None

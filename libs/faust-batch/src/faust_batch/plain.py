@@ -1,0 +1,41 @@
+"""The runner without Faust: every batch is judged where it was fetched."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Generic, TypeVar
+
+from faust_batch.batch import Batch
+from faust_batch.config import WorkerConfig
+from faust_batch.engine import Engine
+from faust_batch.observer import Observer
+from faust_batch.source import Source
+from faust_batch.stage import Stage
+
+S = TypeVar("S")
+
+
+class PlainRunner(Generic[S]):
+    """Runs a stage in the calling thread."""
+
+    def __init__(self, stage: Stage[S], config: WorkerConfig, observer: Observer | None = None) -> None:
+        self._engine: Engine[S] = Engine(stage, config, self, observer)
+
+    def run(self, stop: threading.Event | None = None) -> None:
+        """Block until `stop` is set, then commit what was judged. Raises BatchError; the runner is spent then."""
+        self._engine.run(stop or threading.Event())
+
+    def stuck_for_s(self) -> float:
+        """Seconds since the loop last came round: long ones mean a long stage call, or a wedged worker."""
+        return time.monotonic() - self._engine.turned_at
+
+    @property
+    def held_peak_bytes(self) -> int:
+        return self._engine.held_peak_bytes
+
+    def offer(self, batch: Batch) -> None:
+        self._engine.judge(batch)
+
+    def assigned(self, sources: frozenset[Source]) -> None:
+        """Nothing to pass on."""
