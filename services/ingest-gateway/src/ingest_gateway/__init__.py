@@ -1,0 +1,1 @@
+"""HTTP and CSV in, raw topics out: parse, pseudonymise, acknowledge."""
