@@ -1,0 +1,1 @@
+"""Raw records to judged records: validate, dedupe, enrich."""

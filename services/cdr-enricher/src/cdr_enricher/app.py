@@ -1,0 +1,137 @@
+"""Wiring."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cdr_enricher import metrics
+from cdr_enricher.decode import RawDecoder
+from cdr_enricher.domain.kinds import KINDS
+from cdr_enricher.kafka import EnricherStage, ReferenceReader, TypeStage
+from cdr_enricher.memory import give_back, limit_arenas
+from cdr_enricher.restore import Restorer
+from cdr_enricher.settings import EnricherSettings
+from cdr_enricher.stage import Judge, State, Tally, Target
+from faust_batch import BatchError, FaustRunner, NullObserver, PlainRunner, Source, WorkerConfig
+from telestream_contracts import Registry
+from telestream_domain import group_id
+from telestream_runtime import AdminServer, run_service
+
+SERVICE = "cdr-enricher"
+WEDGED_AFTER_S = 120.0  # a restore of a large partition happens on the same thread
+
+
+class _Watch(NullObserver):
+    """Exports what the worker does, and knows whether it has begun."""
+
+    def __init__(self) -> None:
+        self.assigned_at: float | None = None
+
+    def on_assigned(self, sources: Sequence[Source]) -> None:
+        self.assigned_at = time.monotonic()
+
+    def on_revoked(self, sources: Sequence[Source]) -> None:
+        for source in sources:
+            metrics.LAG.remove(source.topic, str(source.partition))
+
+    def on_round(self, records: int, nbytes: int, seconds: float) -> None:
+        metrics.COMMIT_SECONDS.observe(seconds)
+        metrics.ROUND_RECORDS.inc(records)
+
+    def on_lag(self, source: Source, lag_records: int) -> None:
+        metrics.LAG.labels(topic=source.topic, partition=str(source.partition)).set(lag_records)
+
+    def ready(self) -> str | None:
+        return None if self.assigned_at is not None else "no partition is assigned yet"
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """A worker, ready to run."""
+
+    stage: EnricherStage
+    runner: FaustRunner[State] | PlainRunner[State]
+    reader: ReferenceReader
+    admin: AdminServer
+
+    def run(self, stop: threading.Event) -> None:
+        """Block until ``stop`` is set. Raises BatchError or TelestreamError on what ends a worker."""
+        self.admin.start()
+        try:
+            # before joining the group: the first load may take longer than a rebalance should
+            self.reader.catch_up()
+            give_back()
+            self.runner.run(stop)
+        finally:
+            self.reader.close()
+            self.admin.stop()
+
+
+def build(settings: EnricherSettings) -> App:
+    """Everything a worker consists of. Raises TelestreamError if the registry lacks a schema."""
+    topics = settings.topics
+    registry = Registry(settings.registry)
+    group = group_id(SERVICE, topics)
+    by_topic: dict[str, TypeStage] = {}
+    for kind in KINDS.values():
+        raw, enriched, rejected = topics.raw(kind.name), topics.enriched(kind.name), topics.rejected(kind.name)
+        judge = Judge(
+            kind,
+            Target(raw, enriched, rejected, registry.id_for(enriched), registry.id_for(rejected)),
+            RawDecoder(kind.name, registry.id_for(raw), registry.schema),
+            business_timezone=settings.business_timezone,
+            home_plmns=settings.home_plmns,
+            severities=settings.severities,
+            on_tally=_count,
+        )
+        by_topic[raw] = TypeStage(kind.name, judge, Restorer(kind, group, registry.schema), enriched)
+    reader = ReferenceReader(settings.kafka, topics, registry)
+    stage = EnricherStage(
+        settings.kafka,
+        by_topic,
+        reader,
+        progress_topic=topics.progress,
+        progress_id=registry.id_for(topics.progress),
+        lateness_ms=settings.lateness_ms,
+    )
+    worker = f"{group}-{settings.instance}"
+    config = WorkerConfig(
+        bootstrap=settings.kafka,
+        group=group,
+        instance=worker,
+        transactional_id=worker,
+        commit_interval_ms=settings.commit_interval_ms,
+        max_batch_records=settings.max_batch_records,
+        # two rounds ahead are enough to be busy, and Python holds a record at three times its size
+        max_held_bytes=16 << 20,
+        prefetch_bytes=8 << 20,
+    )
+    watch = _Watch()
+    runner: FaustRunner[State] | PlainRunner[State] = (
+        FaustRunner(stage, config, watch) if settings.runner == "faust" else PlainRunner(stage, config, watch)
+    )
+
+    def alive() -> str | None:
+        stuck_s = runner.stuck_for_s() if watch.assigned_at is not None else 0.0
+        return f"the worker has not come round for {stuck_s:.0f} s" if stuck_s > WEDGED_AFTER_S else None
+
+    admin = AdminServer(settings.admin_host, settings.admin_port, {"partitions": watch.ready}, {"worker": alive})
+    return App(stage, runner, reader, admin)
+
+
+def _count(type_name: str, tally: Tally) -> None:
+    for verdict, records in tally.verdicts.items():
+        metrics.RECORDS.labels(type=type_name, verdict=verdict).inc(records)
+    for rule, records in tally.rejected.items():
+        metrics.REJECTED.labels(type=type_name, rule=rule).inc(records)
+
+
+def main() -> int:
+    """The process: see ``telestream_runtime.run_service``."""
+    limit_arenas()
+    return run_service(
+        SERVICE, EnricherSettings, lambda settings, stop: build(settings).run(stop), expected=(BatchError,)
+    )

@@ -1,0 +1,129 @@
+"""Raw values to columns, one row per value whatever it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from cdr_enricher.domain.rules import UNDECODABLE
+from cdr_enricher.errors import Unsupported
+from telestream_contracts import (
+    FRAME_BYTES,
+    DecodeError,
+    Schema,
+    decode_each,
+    decode_payloads,
+    encode_payloads,
+    encode_record,
+    frame,
+    load_schema,
+    schema_id_of,
+)
+
+_NULL = "the value is null"
+_NO_FRAME = "the value is not in the wire format (magic byte 0, schema id)"
+_NO_SCHEMA = "the value names a schema that is not registered for this type"
+_NO_FIT = "the value does not fit its schema"
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """One row of the current schema and one bare payload of it per value; index → reason of what could not be read.
+
+    Those carry the type's constant empty record.
+    """
+
+    records: pl.DataFrame
+    payloads: list[bytes]
+    undecodable: Mapping[int, str]
+
+
+class RawDecoder:
+    """Decodes one type's raw topic. ``schema_id`` is the current raw schema's; ``schema_of`` finds others by id."""
+
+    def __init__(self, type_name: str, schema_id: int, schema_of: Callable[[int], Schema | None]) -> None:
+        self._type = type_name
+        self._schema = load_schema(type_name)
+        self._frame = frame(schema_id)
+        self._schema_id = schema_id
+        self._schema_of = schema_of
+        self.empty_payload = empty_payload(self._schema)
+        self.columns: dict[str, pl.DataType] = dict(decode_payloads([], self._schema).schema)
+
+    def decode(self, values: Sequence[bytes | None]) -> Decoded:
+        """Decode a batch. Raises Unsupported for a raw schema that is newer than this code."""
+        try:
+            if {value[:FRAME_BYTES] for value in values} == {self._frame}:  # type: ignore[index]
+                payloads = [value[FRAME_BYTES:] for value in values if value is not None]
+                return Decoded(decode_payloads(payloads, self._schema), payloads, {})
+        except (TypeError, DecodeError):
+            pass  # a null, or a payload that is none: found one by one
+        return self._decode_each(values)
+
+    def _decode_each(self, values: Sequence[bytes | None]) -> Decoded:
+        payloads = [self.empty_payload] * len(values)
+        reasons: dict[int, str] = {}
+        by_id: dict[int, list[int]] = {}
+        for index, value in enumerate(values):
+            schema_id = schema_id_of(value)
+            if schema_id is None:
+                reasons[index] = _NULL if value is None else _NO_FRAME
+            else:
+                by_id.setdefault(schema_id, []).append(index)
+        for schema_id, indexes in by_id.items():
+            schema = self._raw_schema(schema_id)
+            if schema is None:
+                reasons.update(dict.fromkeys(indexes, _NO_SCHEMA))
+                continue
+            decoded = decode_each([values[index] for index in indexes], {schema_id: schema})
+            reasons.update((indexes[bad.index], _NO_FIT) for bad in decoded.bad)
+            good = [indexes[place] for place in decoded.good.tolist()]
+            if schema_id == self._schema_id:
+                for index in good:
+                    payloads[index] = (values[index] or b"")[FRAME_BYTES:]
+            elif good:
+                for index, payload in zip(good, self._as_current(decoded.frame), strict=True):
+                    payloads[index] = payload
+        return Decoded(decode_payloads(payloads, self._schema), payloads, reasons)
+
+    def _raw_schema(self, schema_id: int) -> Schema | None:
+        if schema_id == self._schema_id:
+            return self._schema
+        schema = self._schema_of(schema_id)
+        if schema is None or schema.get("name") != self._type:
+            return None
+        unknown = {field["name"] for field in schema["fields"]} - {field["name"] for field in self._schema["fields"]}
+        if unknown:
+            raise Unsupported(
+                f"{self._type}.raw: schema id {schema_id} has fields this version does not know "
+                f"({', '.join(sorted(unknown))}); upgrade the enricher before the gateway"
+            )
+        return schema
+
+    def _as_current(self, older: pl.DataFrame) -> list[bytes]:
+        """Payloads of the current schema: what an enriched record carries must have all its fields."""
+        missing = [
+            pl.lit(None).cast(dtype).alias(name) for name, dtype in self.columns.items() if name not in older.columns
+        ]
+        return encode_payloads(older.with_columns(missing), self._schema)
+
+
+def empty_payload(schema: Schema) -> bytes:
+    """The constant raw record in place of one that cannot be read: empty texts, zeros, nulls."""
+    record = {field["name"]: _empty_value(field["type"]) for field in schema["fields"]}
+    return encode_record(record, schema, 0)[FRAME_BYTES:]
+
+
+def _empty_value(avro_type: Any) -> Any:
+    if isinstance(avro_type, list):
+        return None
+    kind = avro_type["type"] if isinstance(avro_type, dict) else avro_type
+    return {"string": "", "boolean": False, "map": {}, "double": 0.0}.get(kind, 0)
+
+
+def undecodable_reason(detail: str) -> str:
+    """What a dead letter says: never the bytes themselves."""
+    return f"{UNDECODABLE}: {detail}"

@@ -1,0 +1,141 @@
+"""A hash table from 128-bit keys to two integers, probed for a whole batch at once.
+
+It grows by a further level twice as large, so nothing ever moves and no insert pauses the worker.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from cdr_enricher.domain.hashing import U64, Ints, TextKey
+
+Bools = npt.NDArray[np.bool_]
+
+_FIRST_CAPACITY = 1 << 12
+_FULL = 0.7  # of the slots: beyond it probing gets long
+_ROW = 4  # key, key, value, value: half a cache line, read at once
+
+
+@dataclass(slots=True)
+class _Level:
+    rows: U64
+    count: int = 0
+
+    @property
+    def mask(self) -> np.uint64:
+        return np.uint64(len(self.rows) - 1)
+
+    def has_room_for(self, records: int) -> bool:
+        return self.count + records <= len(self.rows) * _FULL
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """``present[i]``: the key was there before this record, with the values ``first[i]`` and ``second[i]``."""
+
+    present: Bools
+    first: Ints
+    second: Ints
+
+
+class HashTable:
+    """Keys are two 64-bit hashes, the first never 0. Owned by one holder, who alone inserts."""
+
+    __slots__ = ("_levels",)
+
+    def __init__(self, expected: int = 0) -> None:
+        self._levels = [_level_for(max(expected, int(_FIRST_CAPACITY * _FULL)))]
+
+    def __len__(self) -> int:
+        return sum(level.count for level in self._levels)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(level.rows.nbytes for level in self._levels)
+
+    def find(self, key: TextKey) -> Found:
+        """Look a batch of keys up."""
+        found = _nothing(len(key[0]))
+        self._find_in(self._levels, *key, found)
+        return found
+
+    def find_or_insert(self, key: TextKey, first: Ints, second: Ints) -> Found:
+        """Look a batch of keys up and insert what is new, as if one record came after the other.
+
+        Of equal keys in one batch the earliest is inserted and the others find it. ``first`` must be unique in the
+        batch and, like all values, not negative.
+        """
+        count = len(key[0])
+        found = _nothing(count)
+        if not self._levels[-1].has_room_for(count):
+            self._levels.append(_level_for(max(2 * len(self._levels[-1].rows) * _FULL, count)))
+        *older, newest = self._levels
+        self._find_in(older, *key, found)
+        todo = np.flatnonzero(~found.present) if found.present.any() else np.arange(count)
+        _insert(newest, key, first, second, todo, found)
+        return found
+
+    @staticmethod
+    def _find_in(levels: list[_Level], first_key: U64, second_key: U64, found: Found) -> None:
+        for level in reversed(levels):
+            if level.count:
+                _find(level, first_key, second_key, found)
+
+
+def _nothing(count: int) -> Found:
+    return Found(np.zeros(count, np.bool_), np.full(count, -1, np.int64), np.zeros(count, np.int64))
+
+
+def _level_for(records: float) -> _Level:
+    capacity = 1 << max(int(np.ceil(np.log2(max(records, 1) / _FULL))), 4)
+    return _Level(np.zeros((capacity, _ROW), np.uint64))
+
+
+def _take(found: Found, where: Ints, rows: U64) -> None:
+    found.present[where] = True
+    found.first[where] = rows[:, 2].view(np.int64)
+    found.second[where] = rows[:, 3].view(np.int64)
+
+
+def _find(level: _Level, first_key: U64, second_key: U64, found: Found) -> None:
+    slot = first_key & level.mask
+    todo = np.arange(len(first_key))
+    a, b = first_key, second_key
+    step = 0
+    while len(todo):
+        rows = level.rows[slot]
+        hit = (rows[:, 0] == a) & (rows[:, 1] == b)
+        if hit.any():
+            _take(found, todo[hit], rows[hit])
+        on = (rows[:, 0] != 0) & ~hit
+        step += 1
+        todo, a, b = todo[on], a[on], b[on]
+        slot = (slot[on] + np.uint64(step)) & level.mask
+
+
+def _insert(level: _Level, key: TextKey, first: Ints, second: Ints, todo: Ints, found: Found) -> None:
+    new = np.empty((len(todo), _ROW), np.uint64)
+    new[:, 0], new[:, 1] = key[0][todo], key[1][todo]
+    new[:, 2], new[:, 3] = first[todo].view(np.uint64), second[todo].view(np.uint64)
+    slot = new[:, 0] & level.mask
+    step = 0
+    while len(todo):
+        free = np.flatnonzero(level.rows[slot, 0] == 0)
+        if len(free):
+            # equal slots: the last assignment stays, so going backwards the earliest record wins
+            back = free[::-1]
+            level.rows[slot[back]] = new[back]
+        rows = level.rows[slot]
+        same = (rows[:, 0] == new[:, 0]) & (rows[:, 1] == new[:, 1])
+        mine = same & (rows[:, 2] == new[:, 2])
+        level.count += int(mine.sum())
+        other = same & ~mine
+        if other.any():
+            _take(found, todo[other], rows[other])
+        on = ~same
+        step += 1
+        todo, new = todo[on], new[on]
+        slot = (slot[on] + np.uint64(step)) & level.mask

@@ -1,0 +1,1 @@
+"""Judged records to windowed aggregates by segment."""

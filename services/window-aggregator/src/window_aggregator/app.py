@@ -1,0 +1,101 @@
+"""Wiring."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from faust_batch import BatchError, FaustRunner, NullObserver, PlainRunner, Source, WorkerConfig
+from telestream_contracts import Registry
+from telestream_domain import FAMILIES, group_id
+from telestream_runtime import AdminServer, run_service
+from window_aggregator import metrics
+from window_aggregator.codec import Codec
+from window_aggregator.domain.families import families
+from window_aggregator.kafka import KafkaLog
+from window_aggregator.settings import AggregatorSettings
+from window_aggregator.stage import Aggregator
+from window_aggregator.state import State
+
+MIB = 1 << 20
+SERVICE = "window-aggregator"
+WEDGED_AFTER_S = 60.0
+
+
+class _Watch(NullObserver):
+    """Exports what the worker does, and knows whether it has begun."""
+
+    def __init__(self) -> None:
+        self.assigned_at: float | None = None
+
+    def on_assigned(self, sources: Sequence[Source]) -> None:
+        self.assigned_at = time.monotonic()
+
+    def on_revoked(self, sources: Sequence[Source]) -> None:
+        for source in sources:
+            metrics.LAG.remove(source.topic, str(source.partition))
+
+    def on_round(self, records: int, nbytes: int, seconds: float) -> None:
+        metrics.COMMIT_SECONDS.observe(seconds)
+
+    def on_lag(self, source: Source, lag_records: int) -> None:
+        metrics.LAG.labels(topic=source.topic, partition=str(source.partition)).set(lag_records)
+
+    def ready(self) -> str | None:
+        return None if self.assigned_at is not None else "no partition is assigned yet"
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """A worker, ready to run."""
+
+    stage: Aggregator
+    runner: FaustRunner[State] | PlainRunner[State]
+    admin: AdminServer
+
+    def run(self, stop: threading.Event) -> None:
+        """Block until ``stop`` is set. Raises BatchError or TelestreamError on what ends a worker."""
+        self.admin.start()
+        try:
+            self.runner.run(stop)
+        finally:
+            self.admin.stop()
+
+
+def build(settings: AggregatorSettings) -> App:
+    """Everything a worker consists of. Raises TelestreamError if the registry lacks a schema."""
+    topics = settings.topics
+    registry = Registry(settings.registry)
+    codec = Codec(registry.schema, {family: registry.id_for(topics.agg(family)) for family in FAMILIES})
+    stage = Aggregator(topics, families(), settings.rhythm, settings.zone, codec, KafkaLog(settings.kafka, topics))
+    group = group_id(SERVICE, topics)
+    worker = f"{group}-{settings.instance}"
+    config = WorkerConfig(
+        bootstrap=settings.kafka,
+        group=group,
+        instance=worker,
+        transactional_id=worker,
+        commit_interval_ms=settings.commit_interval_ms,
+        max_held_bytes=16 * MIB,
+        prefetch_bytes=8 * MIB,
+    )
+    watch = _Watch()
+    runner: FaustRunner[State] | PlainRunner[State] = (
+        FaustRunner(stage, config, watch) if settings.runner == "faust" else PlainRunner(stage, config, watch)
+    )
+
+    def alive() -> str | None:
+        stuck_s = runner.stuck_for_s() if watch.assigned_at is not None else 0.0
+        return f"the worker has not come round for {stuck_s:.0f} s" if stuck_s > WEDGED_AFTER_S else None
+
+    admin = AdminServer(settings.admin_host, settings.admin_port, {"partitions": watch.ready}, {"worker": alive})
+    return App(stage, runner, admin)
+
+
+def main() -> int:
+    """The process: see ``telestream_runtime.run_service``."""
+    return run_service(
+        SERVICE, AggregatorSettings, lambda settings, stop: build(settings).run(stop), expected=(BatchError,)
+    )

@@ -1,0 +1,214 @@
+"""From judged records to partial aggregates, by columns.
+
+A *partial* has one row per partition, window and group (and currency): the family's keys, ``touched`` (last source
+offset in it), ``event_end`` (ms, where the family has it) and the sums. ``window`` is the start in epoch milliseconds;
+for subscriber-days it is the local date as days since 1970.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import polars as pl
+
+from window_aggregator.domain.families import (
+    CALLS,
+    CHARGE,
+    COUNT_OF_EVENT_TYPE,
+    COUNT_OF_RECORD_TYPE,
+    HOUR_S,
+    MINUTE_S,
+    SCALED,
+    STATUSES,
+    Family,
+)
+
+LAST_FIELD = {"cdr": "holding_ms", "network": "packet_loss_ratio"}
+"""The enriched value is decoded up to here. ``holding_ms`` is cold, but the seven fields before it cost 3 % of the
+prefix."""
+
+_HEAD = ("src_offset", "appended_at", "verdict", "sign", "rule", "region_id")
+_FIELDS: dict[str, tuple[str, ...]] = {
+    "cdr": (
+        *_HEAD,
+        "local_date",
+        "plan_id",
+        "roaming",
+        "started_at",
+        "record_type",
+        "status",
+        "subscriber_id",
+        "subscriber_kind",
+        "cell_id",
+        "duration_ms",
+        "bytes_up",
+        "bytes_down",
+        CHARGE,
+        "currency",
+        "direction",
+        "source",
+        "holding_ms",
+    ),
+    "network": (
+        *_HEAD,
+        "occurred_at",
+        "event_type",
+        "cell_id",
+        "success",
+        "source",
+        *(field for field, _ in SCALED.values()),
+    ),
+}
+_EVENT_TIME = {"cdr": "started_at", "network": "occurred_at"}
+MINUTE_MS = MINUTE_S * 1_000
+HOUR_MS = HOUR_S * 1_000
+
+_sign = pl.col("sign")
+_one = pl.col("sign").cast(pl.Int32)
+_is_call = pl.col("record_type").is_in(CALLS)
+
+
+def narrow(decoded: pl.DataFrame, record_type: str) -> pl.DataFrame:
+    """Only the columns that are counted, instants as epoch milliseconds, in input order."""
+    return decoded.select(
+        *(pl.col(field).cast(pl.Int64) if field.endswith("_at") else pl.col(field) for field in _FIELDS[record_type]),
+        partition=pl.col("src_partition").cast(pl.Int32),
+        warned=pl.col("warnings").list.len() > 0,
+    )
+
+
+def partials(rows: pl.DataFrame, record_type: str, families: Sequence[Family]) -> Mapping[str, pl.DataFrame]:
+    """One partial per family of the type, over rows of one segment of each partition.
+
+    Records that are not STORED count in quality alone.
+    """
+    stored = _stored(rows, record_type)
+    return {
+        family.name: merged([_of_family(stored, rows, record_type, family)], family, record_type)
+        for family in families
+        if record_type in family.types
+    }
+
+
+def measured(rows: pl.DataFrame, record_type: str, family: Family) -> pl.DataFrame:
+    """One row per record that counts in the family: its keys, ``touched`` (its source offset) and what it adds."""
+    return _of_family(_stored(rows, record_type), rows, record_type, family)
+
+
+def _of_family(stored: pl.DataFrame, rows: pl.DataFrame, record_type: str, family: Family) -> pl.DataFrame:
+    if family.name == "quality":
+        return _judged(rows, record_type)
+    if family.name == "subscriber_day":
+        # an interconnect record has no subscriber: its subscriber_id is its own uid
+        return stored.filter(pl.col("subscriber_kind") != "NONE").with_columns(
+            window=pl.col("local_date").cast(pl.Int32).cast(pl.Int64), currency=pl.col("own_currency")
+        )
+    return stored
+
+
+def merged(frames: Sequence[pl.DataFrame], family: Family, record_type: str) -> pl.DataFrame:
+    """Rows with equal keys become one: sums added, the latest ``touched`` and ``event_end`` kept."""
+    keys = family.keys()
+    latest = ("touched", "event_end") if family.event_end else ("touched",)
+    sums = family.sums(record_type)
+    narrowed = [frame.select(*keys, *latest, *sums) for frame in frames]
+    return (
+        pl.concat(narrowed, how="vertical")
+        .group_by(keys)
+        .agg(*(pl.col(name).max() for name in latest), *(pl.col(name).sum() for name in sums))
+    )
+
+
+def _stored(rows: pl.DataFrame, record_type: str) -> pl.DataFrame:
+    """Per STORED record, the keys of all families and what it adds, negated for a reversal."""
+    return rows.filter(pl.col("verdict") == "STORED").select(*(_cdr() if record_type == "cdr" else _network()))
+
+
+def _common(event_time: str) -> list[pl.Expr]:
+    return [
+        pl.col("partition"),
+        (pl.col(event_time) // MINUTE_MS * MINUTE_MS).alias("window"),
+        pl.col("cell_id").fill_null(""),
+        pl.col("region_id").fill_null(""),
+        pl.col("src_offset").alias("touched"),
+    ]
+
+
+def _cdr() -> list[pl.Expr]:
+    end = pl.col("started_at") + pl.coalesce("holding_ms", "duration_ms", pl.lit(0))
+    return [
+        *_common("started_at"),
+        pl.col("plan_id").fill_null(""),
+        *(pl.col(name) for name in ("subscriber_id", "subscriber_kind", "local_date", "roaming")),
+        pl.col("direction").fill_null(""),
+        _charged_currency(),
+        pl.col("currency").fill_null("").alias("own_currency"),
+        pl.min_horizontal(end, "appended_at").alias("event_end"),
+        _one.alias("records"),
+        *((_one * (pl.col("record_type") == code)).alias(name) for code, name in COUNT_OF_RECORD_TYPE.items()),
+        (_one * _is_call).alias("attempts"),
+        *((_one * (_is_call & (pl.col("status") == status))).alias(status.lower()) for status in STATUSES),
+        (_sign * _is_call * pl.col("duration_ms").fill_null(0)).alias("duration_ms"),
+        (_sign * _is_call * pl.coalesce("holding_ms", "duration_ms", pl.lit(0))).alias("holding_ms"),
+        *((_sign * pl.col(name).fill_null(0)).alias(name) for name in ("bytes_up", "bytes_down", CHARGE)),
+    ]
+
+
+def _charged_currency() -> pl.Expr:
+    """Null without a charge, so that a currency is listed in a window exactly if something was charged in it."""
+    return pl.when(pl.col(CHARGE).is_not_null()).then(pl.col("currency").fill_null("")).alias("currency")
+
+
+def _network() -> list[pl.Expr]:
+    scaled = {
+        # what is no number, or none that fits, is not known
+        measure: (pl.col(field) * factor).round(0, mode="half_away_from_zero").cast(pl.Int64, strict=False)
+        for measure, (field, factor) in SCALED.items()
+    }
+    return [
+        *_common("occurred_at"),
+        pl.lit(None, pl.String).alias("currency"),
+        pl.min_horizontal("occurred_at", "appended_at").alias("event_end"),
+        _one.alias("events"),
+        *((_one * (pl.col("event_type") == code)).alias(name) for code, name in COUNT_OF_EVENT_TYPE.items()),
+        (_one * pl.col("success").is_not_null()).alias("success_known"),
+        (_one * pl.col("success").fill_null(False)).alias("successes"),
+        *((_sign * value.fill_null(0)).alias(measure) for measure, value in scaled.items()),
+        *((_one * value.is_not_null()).alias(f"{measure}_count") for measure, value in scaled.items()),
+    ]
+
+
+def _judged(rows: pl.DataFrame, record_type: str) -> pl.DataFrame:
+    """Per record of any verdict, the keys of quality and what it adds."""
+    event_time = pl.col(_EVENT_TIME[record_type])
+    # an undecodable record carries an empty one, whose time means nothing
+    waited = (
+        pl.when(pl.col("rule").fill_null("") != "undecodable")
+        .then((pl.col("appended_at") - event_time).clip(lower_bound=0))
+        .otherwise(0)
+    )
+    if record_type == "cdr":
+        business = [
+            _charged_currency(),
+            (_sign * pl.col("duration_ms").fill_null(0)).alias("duration_ms"),
+            (_sign * (pl.col("bytes_up").fill_null(0) + pl.col("bytes_down").fill_null(0))).alias("bytes"),
+            (_sign * pl.col(CHARGE).fill_null(0)).alias(CHARGE),
+        ]
+    else:
+        business = [
+            pl.lit(None, pl.String).alias("currency"),
+            *(pl.lit(0, pl.Int64).alias(name) for name in ("duration_ms", "bytes", CHARGE)),
+        ]
+    return rows.select(
+        "partition",
+        (pl.col("appended_at") // HOUR_MS * HOUR_MS).alias("window"),
+        "source",
+        "verdict",
+        pl.col("rule").fill_null(""),
+        pl.col("src_offset").alias("touched"),
+        (_sign > 0).cast(pl.Int32).alias("records"),
+        (_sign < 0).cast(pl.Int32).alias("reversals"),
+        (_one * pl.col("warned")).alias("warned"),
+        (_sign * waited).alias("latency_ms"),
+        *business,
+    )

@@ -1,0 +1,366 @@
+"""Judged records in, upserts out: the stage, between the log and the pure rules of ``domain``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import polars as pl
+
+from faust_batch import Batch, Committed, Output, Source
+from telestream_domain import TYPES, Topics, cuts, segment_start
+from window_aggregator import metrics
+from window_aggregator.codec import Codec
+from window_aggregator.domain.families import Family
+from window_aggregator.domain.levels import Wanted, changed, changed_before
+from window_aggregator.domain.measures import narrow, partials
+from window_aggregator.domain.rhythm import REALTIME_WINDOW_MS, Flush, Rhythm
+from window_aggregator.domain.upserts import Place, markers, upserts
+from window_aggregator.errors import NotDense, NotRecoverable
+from window_aggregator.recovery import Log, restored_families
+from window_aggregator.state import FamilyState, State, from_metadata, to_metadata
+
+FOLD_ROWS = 20_000
+"""Rows are grouped in portions of about this size: a group-by has a fixed cost, as much as hundreds of rows."""
+
+MAX_DIRTY = 25_000
+"""Changed windows of one family, size and partition that may gather before they are emitted whatever the rhythm says:
+a transaction, which must end within seconds, holds a few times as many at most, and so does memory."""
+
+
+@dataclass(slots=True)
+class _Budget:
+    """Rows that one call may emit. Whoever asks while some are left gets what it wants."""
+
+    left: int
+
+    def take(self, rows: int) -> bool:
+        if self.left <= 0:
+            return False
+        self.left -= rows
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Emission:
+    family: str
+    upserts: pl.DataFrame
+
+
+class Aggregator:
+    """See ``faust_batch.Stage``. Writes ``agg.*`` on the partition number it reads."""
+
+    def __init__(
+        self,
+        topics: Topics,
+        families: Mapping[str, Family],
+        rhythm: Rhythm,
+        zone: ZoneInfo,
+        codec: Codec,
+        log: Log,
+        fold_rows: int = FOLD_ROWS,
+        max_dirty: int = MAX_DIRTY,
+    ) -> None:
+        self._families = families
+        self._rhythm = rhythm
+        self._zone = zone
+        self._codec = codec
+        self._log = log
+        self._fold_rows = fold_rows
+        self._max_dirty = max_dirty
+        self._types = {topics.enriched(record_type): record_type for record_type in TYPES}
+        self._agg_topics = {family: topics.agg(family) for family in families}
+        self._of_type = {
+            record_type: [family for family in families.values() if record_type in family.types]
+            for record_type in TYPES
+        }
+        self._bits = min(family.bits for family in families.values())
+        widths = ", ".join(str(bits) for bits in sorted({family.bits for family in families.values()}))
+        self._rules = f"time zone {zone.key}, segments of {widths} bits"
+
+    @property
+    def topics(self) -> Sequence[str]:
+        return list(self._types)
+
+    # -- recovery ---------------------------------------------------------------------------------------------------
+
+    def restore(self, source: Source, committed: Committed | None) -> State:
+        """As if there had been no interruption. Raises NotRecoverable if the log does not hold what that takes."""
+        start = self._log.enriched_start(source)
+        if committed is None or (not committed.metadata and committed.offset <= start):
+            if start > 0:
+                raise NotRecoverable(
+                    f"{source}: nothing was ever committed, but the log begins at {start}: what lay before it is "
+                    "missing from the aggregates; build a new generation"
+                )
+            return State(position=start)
+        if not committed.metadata:
+            raise NotRecoverable(
+                f"{source}@{committed.offset}: the committed offset has no metadata, so the open segment is unknown: "
+                "something else committed for this group; build a new generation"
+            )
+        state = from_metadata(committed.metadata, committed.offset, self._rules, str(source))
+        if state.next_src is None:
+            return state
+        families = restored_families(
+            source, self._types[source.topic], state, start, self._families, self._codec, self._log
+        )
+        return replace(state, families=families)
+
+    def metadata(self, source: Source, state: State) -> str:
+        return to_metadata(state, self._rules)
+
+    def revoked(self, source: Source) -> None:
+        """Nothing is kept outside the state."""
+
+    # -- records ----------------------------------------------------------------------------------------------------
+
+    def before_round(self, batches: Sequence[Batch]) -> None:
+        """No reference data is needed."""
+
+    def on_batch(self, batch: Batch, state: State) -> tuple[Sequence[Output], State]:
+        record_type = self._types[batch.source.topic]
+        decoded = self._codec.enriched(batch.values, record_type, _range(batch))
+        src = decoded["src_offset"].to_numpy()
+        check_dense(batch, decoded, state.next_src)
+        rows = narrow(decoded, record_type)
+        first, last = int(src[0]), int(src[-1])
+        emissions: list[_Emission] = []
+        for _, begin, end in cuts(first, last, self._bits):
+            # the position behind a record is the next record's, wherever control records lie
+            behind = end + 1 - first
+            position = int(batch.offsets[behind]) if behind < len(batch) else batch.next_offset
+            if not state.families:
+                state = replace(state, families=self._opened(record_type, begin, int(batch.offsets[begin - first])))
+            state = replace(
+                state,
+                position=position,
+                next_src=end + 1,
+                pending=(*state.pending, rows.slice(begin - first, end + 1 - begin)),
+            )
+            if (end + 1) & ((1 << self._bits) - 1) == 0:
+                closed, state = self._close(batch.source, record_type, state)
+                emissions += closed
+        if state.pending_rows >= self._fold_rows:
+            state = self._fold(record_type, {batch.source: state})[batch.source]
+            full, state = self._relieve(batch.source, record_type, state)
+            emissions += full
+        metrics.RECORDS.labels(type=record_type).inc(len(batch))
+        return self._outputs(emissions), state
+
+    def _opened(self, record_type: str, src_offset: int, position: int) -> dict[str, FamilyState]:
+        return {family.name: FamilyState.opened(family, src_offset, position) for family in self._of_type[record_type]}
+
+    def _fold(self, record_type: str, states: Mapping[Source, State]) -> dict[Source, State]:
+        """Add the pending rows to every family: of all partitions in one go."""
+        pending = [rows for state in states.values() for rows in state.pending]
+        if not pending:
+            return dict(states)
+        rows = pl.concat(pending, how="vertical") if len(pending) > 1 else pending[0]
+        found = partials(rows, record_type, self._of_type[record_type])
+        folded = {}
+        for source, state in states.items():
+            families = dict(state.families)
+            for name, partial in found.items():
+                own = partial if len(states) == 1 else partial.filter(pl.col("partition") == source.partition)
+                open_ = families[name]
+                families[name] = replace(open_, levels=open_.levels.add(own, self._families[name], record_type))
+            folded[source] = replace(state, families=families, pending=())
+        return folded
+
+    def _close(self, source: Source, record_type: str, state: State) -> tuple[list[_Emission], State]:
+        """Emit what is not emitted yet, and drop the state, of every family whose segment ends before ``next_src``."""
+        state = self._fold(record_type, {source: state})[source]
+        next_src = _known(state.next_src)
+        emissions: list[_Emission] = []
+        for family in self._of_type[record_type]:
+            if segment_start(state.families[family.name].segment + 1, family.bits) != next_src:
+                continue
+            for size_s in family.sizes_s:
+                found, after = self._flush(record_type, family, size_s, {source: state}, {source: Flush.ALL}, None)
+                emissions += found
+                state = after[source]
+            opened = FamilyState.opened(family, next_src, state.position, before=state.families[family.name])
+            state = replace(state, families={**state.families, family.name: opened})
+        return emissions, state
+
+    def _relieve(self, source: Source, record_type: str, state: State) -> tuple[list[_Emission], State]:
+        """Emit early what has gathered more changed windows than one flush should hold."""
+        emissions: list[_Emission] = []
+        for family in self._of_type[record_type]:
+            for size_s in family.sizes_s:
+                open_ = state.families[family.name]
+                after = open_.cursors[size_s].all_to
+                if open_.levels.rows() <= self._max_dirty or open_.levels.dirty(after) <= self._max_dirty:
+                    continue
+                open_ = replace(open_, levels=open_.levels.compact(family, record_type))
+                state = replace(state, families={**state.families, family.name: open_})
+                if open_.levels.dirty(after) > self._max_dirty:
+                    flushes = {source: Flush.ALL}
+                    found, flushed = self._flush(record_type, family, size_s, {source: state}, flushes, None)
+                    emissions += found
+                    state = flushed[source]
+        return emissions, state
+
+    # -- the clock --------------------------------------------------------------------------------------------------
+
+    def due(self, states: Mapping[Source, State], now_ms: int) -> tuple[Sequence[Output], Mapping[Source, State]]:
+        emissions: list[_Emission] = []
+        changed: dict[Source, State] = {}
+        budget = _Budget(self._max_dirty * 2)
+        for record_type in TYPES:
+            own = {s: state for s, state in states.items() if self._types[s.topic] == record_type}
+            # a source without records has no windows
+            begun = {s: state.seen(now_ms) for s, state in own.items() if state.next_src is not None}
+            if not begun:
+                continue
+            with metrics.FLUSH_SECONDS.time():
+                found, after = self._flushed(record_type, begun, now_ms, budget)
+            emissions += found
+            changed |= {source: state for source, state in after.items() if state is not states[source]}
+            metrics.OPEN_WINDOWS.labels(type=record_type).set(sum(state.windows() for state in after.values()))
+        return self._outputs(emissions), changed
+
+    def _flushed(
+        self, record_type: str, states: dict[Source, State], now_ms: int, budget: _Budget
+    ) -> tuple[list[_Emission], dict[Source, State]]:
+        ready = {s: state for s, state in states.items() if state.pending and self._any_due(record_type, state, now_ms)}
+        states = states | self._fold(record_type, ready)
+        emissions: list[_Emission] = []
+        for family in self._of_type[record_type]:
+            for size_s in family.sizes_s:
+                flushes = {}
+                for source, state in states.items():
+                    open_ = state.families[family.name]
+                    flush = self._rhythm.due(
+                        family.name, size_s, open_.cursors[size_s], open_.levels.touched, state.idle_since_ms, now_ms
+                    )
+                    if state.pending or flush is Flush.NONE:
+                        continue
+                    # what does not fit stays due
+                    if flush is Flush.RECENT or budget.take(open_.levels.dirty(open_.cursors[size_s].all_to)):
+                        flushes[source] = flush
+                if flushes:
+                    found, flushed = self._flush(record_type, family, size_s, states, flushes, now_ms)
+                    emissions += found
+                    states = states | flushed
+        return emissions, states
+
+    def _any_due(self, record_type: str, state: State, now_ms: int) -> bool:
+        """Whether something would be emitted if every pending record counted in every family."""
+        touched = _known(state.next_src) - 1
+        return any(
+            self._rhythm.due(family.name, size_s, cursor, touched, state.idle_since_ms, now_ms) is not Flush.NONE
+            for family in self._of_type[record_type]
+            for size_s, cursor in state.families[family.name].cursors.items()
+        )
+
+    def _flush(
+        self,
+        record_type: str,
+        family: Family,
+        size_s: int,
+        states: Mapping[Source, State],
+        flushes: Mapping[Source, Flush],
+        now_ms: int | None,
+    ) -> tuple[list[_Emission], dict[Source, State]]:
+        """Emit one family and size of some partitions. Everything up to a state's position is in its levels.
+
+        ``now_ms`` None: not because of the clock, whose rhythm goes on as it was; then all flushes are ALL.
+        """
+        wanted: list[Wanted] = []
+        places: dict[int, Place] = {}
+        complete: dict[int, Place] = {}
+        after: dict[Source, State] = {}
+        recent_from = ((now_ms or 0) - REALTIME_WINDOW_MS) // (size_s * 1_000) * (size_s * 1_000)
+        for source, flush in flushes.items():
+            state = states[source]
+            open_ = state.families[family.name]
+            cursor = open_.cursors[size_s]
+            place = Place(open_.segment, _known(state.next_src) - 1, state.position)
+            if flush is Flush.RECENT:
+                wanted.append(Wanted(open_.levels, max(cursor.all_to, cursor.recent_to), recent_from))
+                if not changed_before(open_.levels, recent_from, cursor.all_to):
+                    flush = Flush.ALL
+            else:
+                wanted.append(Wanted(open_.levels, cursor.all_to))
+            if open_.log_from is None:
+                open_ = replace(open_, log_from=self._log.agg_end(family.name, source.partition))
+            if flush is Flush.ALL:
+                complete[source.partition] = place
+                cursor = replace(cursor, all_to=place.src_to, recent_to=place.src_to)
+                if now_ms is not None:
+                    cursor = replace(cursor, all_at_ms=now_ms, recent_at_ms=now_ms)
+                if size_s == family.window_s:
+                    open_ = replace(open_, position=place.position, marked=True)
+            else:
+                cursor = replace(cursor, recent_to=place.src_to, recent_at_ms=now_ms)
+            places[source.partition] = place
+            open_ = replace(open_, cursors={**open_.cursors, size_s: cursor})
+            after[source] = replace(state, families={**state.families, family.name: open_})
+        emissions = []
+        wanted = [part for part in wanted if part.levels.frames]
+        if wanted and (rows := changed(wanted, family, record_type, size_s)).height:
+            emissions.append(self._emission(rows, family, record_type, size_s, places))
+        if complete:
+            emissions.append(_Emission(family.name, markers(family, record_type, size_s, complete)))
+        return emissions, after
+
+    def _emission(
+        self, rows: pl.DataFrame, family: Family, record_type: str, size_s: int, places: Mapping[int, Place]
+    ) -> _Emission:
+        return _Emission(family.name, upserts(rows, family, record_type, size_s, places, self._zone))
+
+    def _outputs(self, emissions: Sequence[_Emission]) -> list[Output]:
+        """Emissions of a family are encoded at once, whatever partition they go to; order in a partition is kept."""
+        outputs = []
+        for family in self._families:
+            frames = [emission.upserts for emission in emissions if emission.family == family]
+            if not frames:
+                continue
+            frame = pl.concat(frames, how="vertical") if len(frames) > 1 else frames[0]
+            if frame["partition"].n_unique() > 1:
+                frame = frame.sort("partition", maintain_order=True)
+            keys = frame["key"].cast(pl.Binary).to_list()
+            messages = [
+                {"key": key, "value": value} for key, value in zip(keys, self._codec.encode(frame, family), strict=True)
+            ]
+            metrics.UPSERTS.labels(family=family).inc(len(messages))
+            runs = frame["partition"].rle().struct.unnest()
+            begin = 0
+            for count, partition in runs.iter_rows():
+                outputs.append(Output(self._agg_topics[family], partition, messages[begin : begin + count]))
+                begin += count
+        return outputs
+
+
+def check_dense(batch: Batch, decoded: pl.DataFrame, expected: int | None) -> None:
+    """Every record follows the one before it, and lies on its own partition (I2). Raises NotDense."""
+    src = decoded["src_offset"].to_numpy()
+    first = int(src[0]) if expected is None else expected
+    wrong = np.flatnonzero(src != np.arange(first, first + len(src)))
+    if len(wrong):
+        at = int(wrong[0])
+        raise NotDense(
+            f"{batch.source}@{int(batch.offsets[at])}: src_offset {int(src[at])} where {first + at} follows: a gap or "
+            "a repeat in the judged records; stop, and find out what else writes this topic"
+        )
+    foreign = np.flatnonzero(decoded["src_partition"].to_numpy() != batch.source.partition)
+    if len(foreign):
+        at = int(foreign[0])
+        raise NotDense(
+            f"{batch.source}@{int(batch.offsets[at])}: the record stems from raw partition "
+            f"{decoded['src_partition'][at]}: partition numbers are kept through all stages"
+        )
+
+
+def _known(next_src: int | None) -> int:
+    if next_src is None:
+        raise AssertionError("a state with records knows the next source offset")
+    return next_src
+
+
+def _range(batch: Batch) -> str:
+    return f"{batch.source}@{batch.first_offset}–{batch.last_offset}"
