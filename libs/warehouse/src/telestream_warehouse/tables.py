@@ -1,0 +1,70 @@
+"""Names of what migrations make: ``<view>`` is published, ``<view>_all`` the table with every generation behind it."""
+
+from __future__ import annotations
+
+from telestream_contracts import load_schema
+from telestream_domain import FAMILIES
+
+FACTS: dict[str, str] = {"cdr": "fact_cdr", "network": "fact_network_event"}
+"""Record type → its fact view."""
+
+BY_GENERATION: tuple[str, ...] = (
+    *FACTS.values(),
+    "judgement",
+    "duplicate",
+    "dead_letter",
+    *(f"agg_{family}" for family in FAMILIES),
+)
+PUBLISHED_VIEWS: tuple[str, ...] = (
+    *BY_GENERATION,
+    "fact_customer_usage_daily",
+    "fact_cell_kpi",
+    "dim_customer",
+    "dim_customer_current",
+    "dim_cell",
+    "dim_cell_version",
+    "dim_region",
+    "dim_region_version",
+    "dim_service_plan",
+    "dim_service_plan_version",
+    "dim_time",
+    "active_generation",
+)
+"""What people may name in their own SQL."""
+
+
+def physical(view: str) -> str:
+    """The table behind a view of ``BY_GENERATION``."""
+    return f"{view}_all"
+
+
+def source(view: str, generation: int | None) -> str:
+    """What to read ``view`` from in a FROM clause: the published view, or the same columns of one named generation.
+
+    An ``agg_*`` source may have several rows for a window (one for each partition and segment): sum them.
+    """
+    if view not in BY_GENERATION:
+        raise KeyError(f"{view} does not depend on a generation")
+    if generation is None:
+        return view
+    columns = "*"
+    if view.startswith("agg_") and "charge_currencies" in _fields(view):
+        columns = "* EXCEPT (charge_currencies, charge_micros), "
+        columns += "mapFromArrays(charge_currencies, charge_micros) AS charge_micros"
+    return f"(SELECT {columns} FROM {physical(view)} FINAL WHERE generation = {int(generation)})"
+
+
+def _fields(view: str) -> list[str]:
+    return [field["name"] for field in load_schema(view)["fields"]]
+
+
+_NOT_SUMS = {"type", "size_s", "partition", "segment", "src_to", "marker_offset", "charge_micros"}
+
+
+def measures(family: str) -> list[str]:
+    """The additive whole-number measures of a family of aggregates, in the schema's order, charge left out."""
+    return [
+        field["name"]
+        for field in load_schema(f"agg_{family}")["fields"]
+        if field["type"] == "long" and field["name"] not in _NOT_SUMS
+    ]

@@ -1,0 +1,1 @@
+"""Topics to ClickHouse: ordered and idempotent."""

@@ -1,0 +1,1 @@
+"""What the sink decides: pure, without Kafka, ClickHouse or a clock."""
