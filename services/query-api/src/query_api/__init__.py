@@ -1,0 +1,1 @@
+"""ClickHouse and the tail of the aggregates as REST."""

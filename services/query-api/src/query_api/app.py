@@ -1,0 +1,117 @@
+"""Wiring: ``build(settings)`` makes everything, and nothing is made before it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import uvicorn
+from fastapi import FastAPI
+from fastapi.responses import RedirectResponse
+from starlette.types import ASGIApp
+
+from query_api import dead_letters, examples, network, realtime, reconciliation, usage
+from query_api.http import Gate, install_problems
+from query_api.identity import Identity
+from query_api.kafka import RawEnds, TailReader
+from query_api.keys import Keys
+from query_api.parts import Parts
+from query_api.settings import QuerySettings
+from query_api.sql import Warehouse
+from telestream_contracts import Registry
+
+VERSION = "0.1.0"
+ROUTES = (realtime.register, usage.register, network.register, reconciliation.register, dead_letters.register)
+
+
+class Service:
+    """The application and the edges it owns; they start and stop with it."""
+
+    def __init__(self, settings: QuerySettings) -> None:
+        self.settings = settings
+        key = settings.api_key.get_secret_value() if settings.api_key is not None else None
+        self.parts = Parts(
+            settings=settings,
+            warehouse=Warehouse(settings),
+            keys=Keys(settings.postgres.get_secret_value()),
+            identity=Identity(settings.gateway, key),
+            tail=TailReader(settings.kafka, settings.topics, Registry(settings.registry), settings.tail_max_keys),
+            raw=RawEnds(settings.kafka),
+        )
+        self.api = _api(self)
+        self.app: ASGIApp = Gate(self.api, self.api, self.parts.keys)
+
+    async def start(self) -> None:
+        await self.parts.keys.start()
+        self.parts.tail.start()
+
+    async def stop(self) -> None:
+        self.parts.tail.stop()
+        await self.parts.identity.close()
+        await self.parts.keys.stop()
+        self.parts.warehouse.close()
+
+
+def build(settings: QuerySettings) -> Service:
+    """Everything of one query API; two can live in one process."""
+    return Service(settings)
+
+
+def serve(service: Service) -> uvicorn.Server:
+    """An HTTP server that owns the service; ``should_exit`` ends it once open requests are answered."""
+    settings = service.settings
+    return uvicorn.Server(
+        uvicorn.Config(
+            service.app,
+            host=settings.http_host,
+            port=settings.http_port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=settings.drain_s,
+            timeout_keep_alive=30,
+            limit_concurrency=512,
+        )
+    )
+
+
+def _api(service: Service) -> FastAPI:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await service.start()
+        try:
+            yield
+        finally:
+            await service.stop()
+
+    api = FastAPI(
+        title="TeleStream query API",
+        version=VERSION,
+        description="Live KPIs, usage and books. Every answer is "
+        "`{data, as_of, complete_to, generation, next_cursor, request_id}`; errors are `application/problem+json`. "
+        "Send your key as `X-API-Key`. Ranges are `from` ≤ t < `to`; times are ISO 8601 with zone, 13 digits of epoch "
+        "milliseconds, or local dates of `tz`. Money is exact decimal text per currency.",
+        lifespan=lifespan,
+    )
+    install_problems(api)
+    for register in ROUTES:
+        register(api, service.parts)
+
+    @api.get("/", include_in_schema=False)
+    async def home() -> RedirectResponse:
+        return RedirectResponse("/docs")
+
+    _complete_document(api)
+    return api
+
+
+def _complete_document(api: FastAPI) -> None:
+    """Say that a key is needed, and put the examples of answers in whole: FastAPI leaves their nulls out."""
+    document = api.openapi()
+    for (method, path), example in examples.ANSWERS.items():
+        answers = document["paths"][path][method.lower()]["responses"]
+        answers["200"]["content"]["application/json"]["example"] = example
+    document.setdefault("components", {})["securitySchemes"] = {
+        "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"}
+    }
+    document["security"] = [{"key": []}]

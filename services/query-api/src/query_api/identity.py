@@ -1,0 +1,41 @@
+"""The gateway's side: it alone turns a number into the reference that stands in the data."""
+
+from __future__ import annotations
+
+import httpx
+
+from query_api.domain.problems import Problem, bad_parameter, unavailable
+
+TIMEOUT_S = 5.0
+
+
+class Identity:
+    """Asks the gateway. Numbers go in a body, never into a URL, a log or an error."""
+
+    def __init__(self, gateway: str, key: str | None) -> None:
+        self._client = httpx.AsyncClient(base_url=gateway, timeout=TIMEOUT_S)
+        self._key = key
+
+    async def lookup(self, kind: str, number: str, caller_key: str) -> str:
+        """The reference of an ``msisdn`` or ``imsi``; raises Problem (422 for no possible number)."""
+        try:
+            answer = await self._client.post(
+                "/v1/identity/lookup", json={kind: number}, headers={"X-API-Key": self._key or caller_key}
+            )
+        except httpx.HTTPError:
+            # the cause would carry the request
+            raise unavailable("the gateway") from None
+        if answer.status_code in (400, 422):
+            raise bad_parameter(kind, f"not a possible {kind}", f"bad_{kind}")
+        if answer.status_code in (401, 403):
+            raise Problem(403, "not_allowed", "the gateway does not let this key look numbers up")
+        if answer.status_code != 200:
+            raise unavailable("the gateway")
+        try:
+            reference = answer.json()["subscriber_id"]
+        except (ValueError, KeyError, TypeError):
+            raise unavailable("the gateway") from None
+        return str(reference)
+
+    async def close(self) -> None:
+        await self._client.aclose()

@@ -1,0 +1,172 @@
+"""``GET /v1/reconciliation``: accepted = stored + withdrawn + duplicates + rejected + erased + expired + in flight."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal
+
+from fastapi import FastAPI, Query, Request, Response
+
+from query_api import examples, models
+from query_api.books import holes, shown, spans, total
+from query_api.domain.problems import bad_parameter
+from query_api.domain.progress import Reach, complete_to_ms, freshest_ms
+from query_api.domain.ranges import from_ms, instant, iso, to_ms, zone_of
+from query_api.http import answer
+from query_api.parts import Parts, known_type
+from query_api.queries import judged_below
+from telestream_domain import Topics
+from telestream_warehouse import NO_BOOKS, Books, books_of, reconciliation
+
+HOUR = timedelta(hours=1)
+MAX_IN_FLIGHT_HOURS = 48
+"""Hours of arrival that are told apart among what is in flight; older ones count in the oldest of these."""
+
+
+def register(api: FastAPI, parts: Parts) -> None:
+    @api.get(
+        "/v1/reconciliation",
+        tags=["quality"],
+        summary="Where every accepted record is",
+        description="Accepted, rejected and duplicates are counted from judged records, stored from the rows people "
+        "query, and (for a whole type) the judged records against raw's offsets; so `balanced` can be false. `from` "
+        "and `to` are times of arrival. Everything is booked at the original record: a reversal adds nothing.",
+        response_model=models.Answer[models.Reconciliation],
+        responses=examples.responses(503),
+    )
+    async def reconcile(
+        request: Request,
+        record_type: Annotated[str, Query(alias="type", max_length=20, examples=["cdr"])] = "cdr",
+        source: Annotated[str | None, Query(max_length=64, examples=["msc-1"])] = None,
+        batch: Annotated[int | None, Query(ge=0, lt=2**63, examples=[17])] = None,
+        start: Annotated[str | None, Query(alias="from", max_length=40, examples=["2026-09-01"])] = None,
+        to: Annotated[str | None, Query(max_length=40, examples=["2026-09-02"])] = None,
+        tz: Annotated[str, Query(max_length=64, examples=["UTC"])] = "UTC",
+        by: Annotated[Literal["hour"] | None, Query(examples=["hour"])] = None,
+    ) -> Response:
+        known_type(record_type)
+        since, until = _bounds(start, to, tz)
+        generations = await parts.generations()
+        generation = generations[record_type]
+        raw = Topics(parts.settings.topic_prefix, generation).raw(record_type)
+        # positions first, ends after: so nothing is in flight and stored at once
+        positions = await parts.positions(record_type, generation)
+        offsets = await asyncio.to_thread(_offsets, parts, raw, since, until)
+        src_next = [positions.get(partition, 0) for partition in sorted(offsets.ends)]
+        query = reconciliation(
+            record_type,
+            src_next,
+            source_name=source,
+            batch_id=batch,
+            since=since,
+            until=until,
+            by_hour=by == "hour",
+            generation=generation,
+        )
+        if source is None and batch is None and since is None and until is None:
+            found, judged = await asyncio.gather(
+                parts.warehouse.rows(query),
+                parts.warehouse.rows(judged_below(record_type, offsets.starts, positions, generation)),
+            )
+            counted = {int(row["partition"]): int(row["rows"]) for row in judged}
+            missing = holes(spans(offsets.starts, positions, offsets.ends), counted)
+        else:
+            # only a whole type can be held against offsets
+            found, missing = await parts.warehouse.rows(query), []
+        books = [books_of(row) for row in found]
+        flying = {
+            partition: (max(positions.get(partition, 0), span.start), span.end)
+            for partition, span in (
+                (span.partition, span)
+                for span in spans(offsets.starts, positions, offsets.ends, offsets.since, offsets.until)
+            )
+            if span.in_flight
+        }
+        in_flight = sum(end - first for first, end in flying.values())
+        data: dict[str, Any] = {
+            "type": record_type,
+            **shown(total(books), in_flight, not missing),
+            "in_flight_scope": "exact" if source is None and batch is None else "type",
+            "holes": missing,
+        }
+        if by == "hour":
+            hours = await asyncio.to_thread(_in_flight_by_hour, parts, raw, flying)
+            data["hours"] = _by_hour(books, hours)
+        progress, _ = parts.progress()
+        partitions = parts.partitions_of((record_type,))
+        reach = Reach(exact={(record_type, partition): offset for partition, offset in positions.items()})
+        return answer(
+            request,
+            data,
+            as_of_ms=freshest_ms(progress, partitions, reach),
+            complete_to_ms=complete_to_ms(progress, partitions, reach),
+            generation=generation,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Offsets:
+    """Raw's offsets per partition; ``since`` and ``until`` only where time bounds the question."""
+
+    starts: Mapping[int, int]
+    ends: Mapping[int, int]
+    since: Mapping[int, int | None] | None
+    until: Mapping[int, int | None] | None
+
+
+def _offsets(parts: Parts, raw: str, since: datetime | None, until: datetime | None) -> Offsets:
+    partitions = parts.raw.partitions(raw)
+    return Offsets(
+        starts=parts.raw.starts(raw, partitions),
+        ends=parts.raw.ends(raw, partitions),
+        since=None if since is None else parts.raw.at(raw, partitions, to_ms(since)),
+        until=None if until is None else parts.raw.at(raw, partitions, to_ms(until)),
+    )
+
+
+def _bounds(start: str | None, to: str | None, tz: str) -> tuple[datetime | None, datetime | None]:
+    zone = zone_of(tz)
+    since = None if start is None else instant(start, zone, "from")
+    until = None if to is None else instant(to, zone, "to")
+    if since is not None and until is not None and since >= until:
+        raise bad_parameter("to", "must lie after from")
+    return since, until
+
+
+def _in_flight_by_hour(parts: Parts, raw: str, flying: Mapping[int, tuple[int, int]]) -> dict[str, int]:
+    """Hour of arrival → records in flight, from offsets by time; ``flying`` is first and end per partition."""
+    left = dict(flying)
+    counts: dict[str, int] = {}
+    hour = from_ms(parts.now_ms()).replace(minute=0, second=0, microsecond=0)
+    partitions = parts.raw.partitions(raw) if left else 0
+    for number in range(MAX_IN_FLIGHT_HOURS):
+        if not left:
+            break
+        begins = parts.raw.at(raw, partitions, to_ms(hour))
+        for partition, (first, end) in list(left.items()):
+            begin = begins.get(partition)
+            cut = first if number == MAX_IN_FLIGHT_HOURS - 1 else min(max(first, end if begin is None else begin), end)
+            if end > cut:
+                counts[iso(hour)] = counts.get(iso(hour), 0) + end - cut
+            if cut > first:
+                left[partition] = (first, cut)
+            else:
+                del left[partition]
+        hour -= HOUR
+    return counts
+
+
+def _by_hour(books: list[Books], in_flight: Mapping[str, int]) -> list[dict[str, Any]]:
+    by_hour = {_hour(entry.hour): entry for entry in books}
+    return [
+        {"hour": hour, **shown(by_hour.get(hour, NO_BOOKS), in_flight.get(hour, 0), True)}
+        for hour in sorted({*by_hour, *in_flight})
+    ]
+
+
+def _hour(text: str | None) -> str:
+    at = datetime.fromisoformat(str(text))
+    return iso(at if at.tzinfo else at.replace(tzinfo=UTC))
