@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+
 from telestream_runtime import ServiceSettings, SettingsError
 
 

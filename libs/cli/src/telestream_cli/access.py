@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import httpx
 import typer
@@ -13,6 +15,8 @@ import typer
 from telestream_devstack.state import load
 from telestream_domain import TelestreamError
 
+T = TypeVar("T")
+PAUSE_S = 0.5
 DEFAULT_STATE_DIR = Path(".telestream")
 
 Gateway = Annotated[
@@ -90,7 +94,19 @@ def unreachable(what: str, url: str, err: Exception) -> ApiUnreachable:
     return ApiUnreachable(f"the {what} does not answer at {url}{why}; run 'telestream up', or give its address")
 
 
-def refused(what: str, answer: httpx.Response) -> ApiRefused:
+def patiently(ask: Callable[[], T], seconds: float) -> T:
+    """The answer of ``ask``, which is asked again for so long while nobody answers: a service may be starting again."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return ask()
+        except ApiUnreachable:
+            if time.monotonic() + PAUSE_S > deadline:
+                raise
+            time.sleep(PAUSE_S)
+
+
+def refused(what: str, answer: httpx.Response) -> ApiRefused | ApiUnreachable:
     """The error for an answer that is none of the expected ones, with the problem's own words."""
     try:
         problem = answer.json()
@@ -98,5 +114,7 @@ def refused(what: str, answer: httpx.Response) -> ApiRefused:
         code = problem.get("code")
     except ValueError:
         detail, code = answer.text[:300], None
+    if answer.status_code == 503:
+        return ApiUnreachable(f"the {what} cannot answer now: {detail}")
     hint = {401: "; is it the key of this stack?", 403: "; the key lacks that right"}.get(answer.status_code, "")
     return ApiRefused(f"the {what} answered {answer.status_code}{f' {code}' if code else ''}: {detail}{hint}")
