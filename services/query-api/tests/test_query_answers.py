@@ -266,6 +266,11 @@ def test_quarters_hours_and_local_days_are_sums_of_the_same_windows(world: Any, 
     assert [row["attempts"] for row in both["rows"]] == [18, 4]
     utc = world.data(path, step="1d", from_="2026-08-31", to="2026-09-02", tz="UTC", cell_id="208-01-1")["rows"]
     assert [row["attempts"] for row in utc] == [16, 6]
+    kolkata = world.data(path, step="1h", cell_id="208-01-1", **(day | {"tz": "Asia/Kolkata", "from_": "2026-08-31"}))
+    assert [(row["step_start"], row["attempts"]) for row in kolkata["rows"]] == [
+        ("2026-08-31T21:30:00.000Z", 15),
+        ("2026-08-31T22:30:00.000Z", 1),
+    ]
 
 
 def test_usage_is_by_local_day_with_money_by_currency_as_text(world: Any, history: None) -> None:

@@ -39,7 +39,7 @@ def window_kpis(
     bucket = (
         "toStartOfDay(w.window_start, {zone:String})"
         if step_s is None
-        else f"toStartOfInterval(w.window_start, INTERVAL {int(step_s)} SECOND, {{zone:String}})"
+        else f"toStartOfInterval(w.window_start, INTERVAL {_interval(step_s)}, {{zone:String}})"
     )
     params: dict[str, Parameter] = {"since": since, "until": until, "zone": time_zone}
     where = ""
@@ -60,3 +60,8 @@ WHERE w.size_s = {size_s} AND w.window_start >= {{since:DateTime64(3, 'UTC')}}
 GROUP BY {", ".join(keys)}
 ORDER BY {", ".join(keys)}"""
     return Query(sql, params)
+
+
+def _interval(step_s: int) -> str:
+    # seconds are counted from UTC's midnight, hours from the zone's: they differ where it is half an hour off
+    return f"{step_s // 3600} HOUR" if step_s % 3600 == 0 else f"{int(step_s)} SECOND"

@@ -66,6 +66,7 @@ def serve(service: Service) -> uvicorn.Server:
             host=settings.http_host,
             port=settings.http_port,
             log_config=None,
+            log_level="warning",
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=settings.drain_s,
