@@ -179,7 +179,7 @@ class Measured:
     judged: int
 
 
-def against_kafka(kafka: str, registry_url: str, runner: str, values: int) -> Measured:
+def against_kafka(kafka: str, registry_url: str, runner: str, values: int, admin_port: int) -> Measured:
     """Load raw and reference topics, then start the enricher on them and time it from its first judged record."""
     prefix = f"bench{uuid.uuid4().hex[:8]}."
     topics = Topics(prefix)
@@ -201,7 +201,7 @@ def against_kafka(kafka: str, registry_url: str, runner: str, values: int) -> Me
         "TELESTREAM_REGISTRY": registry_url,
         "TELESTREAM_TOPIC_PREFIX": prefix,
         "TELESTREAM_RUNNER": runner,
-        "TELESTREAM_ADMIN_PORT": "23102",
+        "TELESTREAM_ADMIN_PORT": str(admin_port),
         "TELESTREAM_LOG_LEVEL": "WARNING",
     }
     process = subprocess.Popen([sys.executable, "-m", "cdr_enricher"], env=environment)
@@ -260,9 +260,11 @@ def _parts(arguments: argparse.Namespace) -> Iterator[tuple[str, str]]:
         return
     from telestream_devstack import start_parts
 
-    with tempfile.TemporaryDirectory() as directory:
-        with start_parts(Path(directory), arguments.port_base, only=("kafka", "registry")) as parts:
-            yield parts.kafka, parts.registry
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        start_parts(Path(directory), arguments.port_base, only=("kafka", "registry")) as parts,
+    ):
+        yield parts.kafka, parts.registry
 
 
 def main() -> None:
@@ -278,7 +280,7 @@ def main() -> None:
         print(f"{f'stage, batches of {batch_records:,}':<34}{rate:>12,.0f}{cpu:>16.2f}")
     with _parts(arguments) as (kafka, registry):
         for runner in ("plain", "faust"):
-            found = against_kafka(kafka, registry, runner, arguments.records)
+            found = against_kafka(kafka, registry, runner, arguments.records, arguments.port_base + 102)
             print(f"{f'Kafka, {runner} runner':<34}{found.rate:>12,.0f}{found.cpu_us:>16.2f}{found.rss_mb:>12.0f}")
 
 

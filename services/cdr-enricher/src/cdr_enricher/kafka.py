@@ -97,7 +97,8 @@ class EnricherStage:
         started = time.monotonic()
         stage = self._by_topic[source.topic]
         enriched = Source(stage.enriched_topic, source.partition)
-        ends = end_offsets(self._bootstrap, [source.topic, enriched.topic], client_options=_QUIET)
+        # settled: the last commit may be answered before its records can be read
+        ends = end_offsets(self._bootstrap, [source.topic, enriched.topic], settled=True, client_options=_QUIET)
         state = stage.restorer.state(
             source,
             committed,
