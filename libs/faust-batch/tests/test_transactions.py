@@ -21,7 +21,7 @@ def test_more_messages_than_the_queue_holds_arrive_complete_and_in_order(corner:
     transactions = Transactions(corner.config(producer_options={"queue.buffering.max.messages": "51000"}))
     transactions.start(20)
     transactions.send(Output(topic, 0, messages(*values)))
-    transactions.commit([], None)
+    transactions.commit([], lambda: None)
     assert corner.values(topic, 0) == values
 
 
@@ -50,7 +50,7 @@ def test_messages_to_a_partition_that_does_not_exist_fail_the_commit(corner: Cor
 
 def send_and_commit(transactions: Transactions, output: Output) -> None:
     transactions.send(output)
-    transactions.commit([], None)
+    transactions.commit([], lambda: None)
 
 
 def test_a_second_producer_of_the_same_id_fences_the_first(corner: Corner) -> None:
@@ -60,6 +60,6 @@ def test_a_second_producer_of_the_same_id_fences_the_first(corner: Corner) -> No
     first.send(Output(topic, 0, messages(b"never")))
     second.start(20)
     with pytest.raises(TransactionFailed, match="the process must end"):
-        first.commit([], None)
+        first.commit([], lambda: None)
     send_and_commit(second, Output(topic, 0, messages(b"seen")))
     assert corner.values(topic, 0) == [b"seen"]

@@ -53,6 +53,16 @@ SERVE_EVERY_S = 0.25  # group callbacks, while agents hold everything that was f
 CONTROL_COMMIT_S = 10.0  # positions that moved over control records only are in no hurry
 OFFER_AGAIN_S = 5.0
 RETRY_S = 0.1
+_COORDINATOR_SETTLES = frozenset(  # after a broker's start; librdkafka does not call them retriable here
+    (
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.UNSTABLE_OFFSET_COMMIT,
+        KafkaError._WAIT_COORD,
+        KafkaError._TRANSPORT,
+    )
+)
 HAND_OVER_LIMIT_S = 60.0
 DETAIL_LIMIT = 300  # characters of a stage's own error: it may quote a whole record
 
@@ -129,6 +139,16 @@ class Engine(Generic[S]):
         self._round.add(source, len(batch), batch.nbytes, time.monotonic())
         self._offer(chain)
         return True
+
+    @property
+    def abandoned(self) -> bool:
+        """The worker has failed and is leaving."""
+        return self._abandoned
+
+    def overdue_s(self) -> float:
+        """How long the transactional call in work has overstayed its own timeout; 0 or less in health."""
+        deadline = self._transactions.deadline
+        return 0.0 if deadline is None else time.monotonic() - deadline
 
     @property
     def held_peak_bytes(self) -> int:
@@ -345,7 +365,7 @@ class Engine(Generic[S]):
             return
         touched = [s for s in self._chains if s in round_.touched or s in self._moved]
         positions = [self._position(source) for source in touched]
-        self._transactions.commit(positions, self._consumer.consumer_group_metadata())
+        self._transactions.commit(positions, self._consumer.consumer_group_metadata)
         self._committed_at = time.monotonic()
         self._round = Round()
         self._moved.clear()
@@ -528,4 +548,4 @@ class Engine(Generic[S]):
 
 def _retriable(error: KafkaException) -> bool:
     detail = error.args[0]
-    return isinstance(detail, KafkaError) and detail.retriable()
+    return isinstance(detail, KafkaError) and (detail.retriable() or detail.code() in _COORDINATOR_SETTLES)

@@ -81,7 +81,3 @@ class ClientFailed(BatchError):
 
 class HandOverStalled(BatchError):
     """A batch given to Faust's agents did not come back for judgement."""
-
-
-class DrainTimedOut(BatchError):
-    """Stopping took longer than `drain_timeout_s`."""

@@ -45,12 +45,12 @@ class FaustRunner(Generic[S]):
         """
         ending = threading.Event() if stop is None else stop
         failed = threading.Event()
-        watchdog = Watchdog(_Either(ending, failed), self._config.drain_timeout_s)
-        watchdog.start()
-        try:
+        with Watchdog(
+            lambda: ending.is_set() or failed.is_set() or (self._engine is not None and self._engine.abandoned),
+            lambda: 0.0 if self._engine is None else self._engine.overdue_s(),
+            self._config.drain_timeout_s,
+        ):
             asyncio.run(self._run(ending, failed, own_signals=stop is None))
-        finally:
-            watchdog.done()
 
     def stuck_for_s(self) -> float:
         """Seconds since the owning thread last came round; 0 before it runs."""
@@ -120,17 +120,6 @@ class _Owner(Generic[S]):
             self.failure = error
         finally:
             self._loop.call_soon_threadsafe(self.ended.set)
-
-
-class _Either(threading.Event):
-    """Set when one of two events is."""
-
-    def __init__(self, one: threading.Event, other: threading.Event) -> None:
-        super().__init__()
-        self._events = (one, other)
-
-    def is_set(self) -> bool:
-        return any(event.is_set() for event in self._events)
 
 
 def require_compiled() -> None:

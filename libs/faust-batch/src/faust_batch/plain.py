@@ -12,6 +12,7 @@ from faust_batch.engine import Engine
 from faust_batch.observer import Observer
 from faust_batch.source import Source
 from faust_batch.stage import Stage
+from faust_batch.watchdog import Watchdog
 
 S = TypeVar("S")
 
@@ -21,10 +22,17 @@ class PlainRunner(Generic[S]):
 
     def __init__(self, stage: Stage[S], config: WorkerConfig, observer: Observer | None = None) -> None:
         self._engine: Engine[S] = Engine(stage, config, self, observer)
+        self._drain_timeout_s = config.drain_timeout_s
 
     def run(self, stop: threading.Event | None = None) -> None:
-        """Block until `stop` is set, then commit what was judged. Raises BatchError; the runner is spent then."""
-        self._engine.run(stop or threading.Event())
+        """Block until `stop` is set, then commit what was judged. Raises BatchError; the runner is spent then.
+
+        Stopping, in either way, is bounded by `drain_timeout_s`: past it the process kills itself.
+        """
+        ending = stop or threading.Event()
+        engine = self._engine
+        with Watchdog(lambda: ending.is_set() or engine.abandoned, engine.overdue_s, self._drain_timeout_s):
+            engine.run(ending)
 
     def stuck_for_s(self) -> float:
         """Seconds since the loop last came round: long ones mean a long stage call, or a wedged worker."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
@@ -34,11 +35,14 @@ class Transactions:
         self._producer = Producer(settings, logger=logging.getLogger("faust_batch.librdkafka"))
         self._open = False
         self._broken = False
+        #: monotonic time by which the call in work must have returned, by its own timeout; None between calls
+        self.deadline: float | None = None
 
     def start(self, timeout_s: float) -> None:
         """Fence any predecessor of the same id and end its transaction."""
         try:
-            self._producer.init_transactions(timeout_s)
+            with self._bounded(timeout_s):
+                self._producer.init_transactions(timeout_s)
         except KafkaException as error:
             raise self._failed("init_transactions", error) from error
 
@@ -63,15 +67,17 @@ class Transactions:
                 raise self._failed("begin_transaction", error) from error
             self._open = True
 
-    def commit(self, positions: Sequence[TopicPartition], group_metadata: Any) -> None:
+    def commit(self, positions: Sequence[TopicPartition], group_metadata: Callable[[], Any]) -> None:
         """Commit outputs and positions as one; on any error the transaction's fate is unknown and we raise."""
         self.begin()
         step = "send_offsets_to_transaction"
         try:
-            if positions:
-                self._producer.send_offsets_to_transaction(list(positions), group_metadata, self._timeout_s)
+            with self._bounded(self._timeout_s):
+                if positions:
+                    self._producer.send_offsets_to_transaction(list(positions), group_metadata(), self._timeout_s)
             step = "commit_transaction"
-            self._producer.commit_transaction(self._timeout_s)
+            with self._bounded(self._timeout_s):
+                self._producer.commit_transaction(self._timeout_s)
         except KafkaException as error:
             raise self._failed(step, error) from error
         self._open = False
@@ -81,7 +87,8 @@ class Transactions:
         if self._open and not self._broken:
             self._broken = True
             try:
-                self._producer.abort_transaction(ABORT_TIMEOUT_S)
+                with self._bounded(ABORT_TIMEOUT_S):
+                    self._producer.abort_transaction(ABORT_TIMEOUT_S)
             except KafkaException as error:
                 _log.warning("transaction %s: abort failed (%s); the broker will time it out", self._id, error)
         self._broken = True
@@ -89,6 +96,15 @@ class Transactions:
     def serve(self) -> None:
         """Let librdkafka deliver its log lines and callbacks."""
         self._producer.poll(0)
+
+    @contextmanager
+    def _bounded(self, timeout_s: float) -> Iterator[None]:
+        """librdkafka was seen to overstay its timeouts after a broker's restart: the watchdog needs to know them."""
+        self.deadline = time.monotonic() + timeout_s
+        try:
+            yield
+        finally:
+            self.deadline = None
 
     def _send_chunk(self, output: Output, messages: list[dict[str, bytes | None]]) -> None:
         while messages:
