@@ -17,6 +17,8 @@ from telestream_domain import TelestreamError
 
 T = TypeVar("T")
 PAUSE_S = 0.5
+BUSY = "too_wide"
+"""Code of a question that took too long. Ours are small: asked again when there is less to do, they are answered."""
 DEFAULT_STATE_DIR = Path(".telestream")
 
 Gateway = Annotated[
@@ -114,7 +116,7 @@ def refused(what: str, answer: httpx.Response) -> ApiRefused | ApiUnreachable:
         code = problem.get("code")
     except ValueError:
         detail, code = answer.text[:300], None
-    if answer.status_code == 503:
+    if answer.status_code == 503 or code == BUSY:
         return ApiUnreachable(f"the {what} cannot answer now: {detail}")
     hint = {401: "; is it the key of this stack?", 403: "; the key lacks that right"}.get(answer.status_code, "")
     return ApiRefused(f"the {what} answered {answer.status_code}{f' {code}' if code else ''}: {detail}{hint}")

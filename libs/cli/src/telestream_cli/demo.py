@@ -43,6 +43,8 @@ SETTLE_S = 120.0
 AGGREGATES_S = 60.0  # a quarter hour is emitted once a minute, or at once when it is quiet
 DIFFERENCES_SHOWN = 10
 LIVE_TAIL_S = 5.0  # live events go on for so long after the files are through, to measure freshness without a backlog
+FEW_RECORDS = 100  # at rest a stage may count markers of its own as waiting
+BACKLOG_S = 10.0  # so much of the live events is behind without any files, counted at every stage
 LIVE_AT_MOST_S = 120.0
 CDR_FILES = 4
 
@@ -54,7 +56,7 @@ def register(app: typer.Typer) -> None:
     def demo(
         records: Annotated[int, typer.Option(help="CDRs in the files.")] = 200_000,
         network_records: Annotated[int, typer.Option(help="Network events in the files.")] = 100_000,
-        customers: Annotated[int, typer.Option(help="Customers.")] = 20_000,
+        customers: Annotated[int, typer.Option(help="Customers.")] = 10_000,
         cells: Annotated[int, typer.Option(help="Radio cells.")] = 500,
         live_rate: Annotated[float, typer.Option("--live", help="Live CDRs a second meanwhile; 0: none.")] = 200.0,
         asterisk: Annotated[int, typer.Option(help="Rows of the Asterisk file; 0: none.")] = 2_000,
@@ -70,12 +72,12 @@ def register(app: typer.Typer) -> None:
 
         console = Console(highlight=False, width=None if Console().is_terminal else 120)
         begun = time.monotonic()
-        console.print("[bold]1. the stack[/bold]")
+        console.print("[bold]1. the embedded stack[/bold]")
         stack.up(state_dir, port_base, say=lambda line: console.print(f"   {line}", markup=False))
         run = Run.named(
             datetime.now(UTC), records, network_records, customers, cells, live_rate, asterisk, state_dir / "demo"
         )
-        good = Demo(console, run, find_access(state_dir), state_dir).play(begun)
+        good = Demo(console, run, find_access(state_dir), state_dir, begun).play()
         if not good:
             raise typer.Exit(1)
 
@@ -149,15 +151,16 @@ class _Live:
 class Demo:
     """One run, from files to the verdict."""
 
-    def __init__(self, console: Console, run: Run, access: Access, state_dir: Path) -> None:
+    def __init__(self, console: Console, run: Run, access: Access, state_dir: Path, begun: float) -> None:
         self._console, self._run, self._access, self._state_dir = console, run, access, state_dir
+        self._begun = begun
         self._report = Report()
         self._notes: list[str] = []
 
-    def play(self, begun: float) -> bool:
+    def play(self) -> bool:
         """Everything after the stack is up; whether every figure was right."""
         run, say = self._run, self._console.print
-        say(f"[bold]2. a simulated day[/bold]: {run.name}")
+        self._step(f"2. a simulated day: {run.name}")
         started = time.monotonic()
         written = write_files(run.scenario, run.folder)
         truth = written.truth
@@ -172,7 +175,7 @@ class Demo:
                 httpx.Client(headers=self._access.headers, timeout=httpx.Timeout(60, read=300))
             )
             stages = stack.enter_context(StageGauge(self._state_dir))
-            say("[bold]3. loading[/bold] through the gateway, while live events flow")
+            self._step("3. loading through the gateway, while live events flow")
             for kind, path in written.reference.items():
                 self._load(client, FileToLoad(path, kind, run.name))
             live = self._start_live(written) if run.live_rate > 0 else None
@@ -190,24 +193,28 @@ class Demo:
                 for path, kind, source, profile in files
             }
             loaded_in = time.monotonic() - loading
-            say("[bold]4. waiting[/bold] until nothing is in flight")
+            self._step("4. waiting until nothing is in flight")
             live_result = None
             if live is not None:
-                self._wait_for_backlog(client, live)
+                stages.wait(max(1_000, run.live_rate * BACKLOG_S), SETTLE_S)
                 through_in = time.monotonic() - loading
                 freshness.mark()
                 live.thread.join(LIVE_TAIL_S)
                 live_result = live.finish()
             freshness.stop()
+            stages.wait(FEW_RECORDS, SETTLE_S)
             books = self._wait_for_books(client, live_result is not None, asterisk is not None)
             if live is None:
                 through_in = time.monotonic() - loading
             truths = [truth] + ([live_result.truth] if live_result else [])
             stages.stop()
-            say("[bold]5. comparing[/bold] figure by figure with truth.json")
+            self._step("5. comparing figure by figure with truth.json")
             aggregates_in = self._compare(client, written, truths, live_result, asterisk, loaded, books, loading)
         self._show(books, stages, freshness, loaded, loaded_in, through_in, aggregates_in, live_result)
-        return self._verdict(written, loaded, begun)
+        return self._verdict(written, loaded)
+
+    def _step(self, title: str) -> None:
+        self._console.print(f"[bold]{title}[/bold] [dim]({time.monotonic() - self._begun:.0f} s)[/dim]")
 
     def _asterisk(self) -> Truth | None:
         run = self._run
@@ -221,7 +228,7 @@ class Demo:
         return truth
 
     def _load(self, client: httpx.Client, wanted: FileToLoad) -> LoadedFile:
-        loaded = load_file(client, self._access, wanted, notes_folder(self._state_dir))
+        loaded = load_file(client, self._access, wanted, notes_folder(self._state_dir), patient=True)
         rate = f", {loaded.rows / loaded.seconds:,.0f} rows/s" if loaded.seconds > 0.2 else ""
         self._console.print(
             f"   {loaded.name:<20} {loaded.rows:>8,} rows, {loaded.refused:>5,} refused, {loaded.seconds:.1f} s{rate}",
@@ -254,19 +261,6 @@ class Demo:
         live = _Live(Thread(target=send, name="live", daemon=True), stopping)
         live.thread.start()
         return live
-
-    def _wait_for_backlog(self, client: httpx.Client, live: _Live) -> None:
-        """Until what is in flight is no more than what lives events alone would have there."""
-        enough = max(50, int(self._run.live_rate * 2))
-        deadline = time.monotonic() + SETTLE_S
-        while live.thread.is_alive() and time.monotonic() < deadline:
-            waiting = sum(
-                wait_for_books(client, self._access, kind, 0.0, patience=PATIENCE_S)["in_flight"]
-                for kind in ("cdr", "network")
-            )
-            if waiting <= enough:
-                return
-            time.sleep(0.3)
 
     def _wait_for_books(self, client: httpx.Client, live: bool, asterisk: bool) -> dict[str, Books]:
         run = self._run
@@ -402,7 +396,7 @@ class Demo:
                     f"95 % within {acks[len(acks) * 95 // 100] * 1000:.0f} ms"
                 )
 
-    def _verdict(self, written: Written, loaded: dict[str, LoadedFile], begun: float) -> bool:
+    def _verdict(self, written: Written, loaded: dict[str, LoadedFile]) -> bool:
         say, report = self._console.print, self._report
         figures = sum(report.figures.values())
         table = Table("check", "figures", "differ", title="compared with truth.json")
@@ -427,7 +421,7 @@ class Demo:
             f"API key in {self._state_dir / 'api_key'}; the stack stays up, 'telestream down' ends it",
             markup=False,
         )
-        say(f"{time.monotonic() - begun:.0f} s in all")
+        say(f"{time.monotonic() - self._begun:.0f} s in all")
         return good
 
     def _find_rows(self, written: Written, loaded: dict[str, LoadedFile]) -> None:

@@ -19,8 +19,14 @@ _STAGES = {
     "warehouse-sink": ("telestream_sink_records_total", "enriched"),
 }
 """Service → the counter of its records, and what a label must contain."""
+_LAGS = {
+    "cdr-enricher": "telestream_enricher_lag_records",
+    "window-aggregator": "telestream_aggregator_lag_records",
+    "warehouse-sink": "telestream_sink_lag_records",
+}
 _STAGE_INTERVAL_S = 0.5
-_FRESHNESS_INTERVAL_S = 0.25
+_QUIET_LOOKS = 3
+_FRESHNESS_INTERVAL_S = 0.5
 
 
 class _Gauge:
@@ -78,6 +84,30 @@ class StageGauge(_Gauge):
             except httpx.TransportError:
                 continue  # a service that is being started again has no figures just now
             self._seen[name].append((time.monotonic(), _sum_of(text, *_STAGES[name])))
+
+    def wait(self, lag: float, seconds: float) -> None:
+        """Wait until no more than ``lag`` records are behind at all stages together, or the time is up.
+
+        Two looks in a row must say so: a stage that has just handed on is behind nothing for a moment.
+        """
+        deadline, quiet = time.monotonic() + seconds, 0
+        while quiet < _QUIET_LOOKS and time.monotonic() < deadline:
+            found = self._lag()
+            quiet = quiet + 1 if found is not None and found <= lag else 0
+            time.sleep(_STAGE_INTERVAL_S)
+
+    def _lag(self) -> float | None:
+        """Records that wait, or None while a stage does not answer."""
+        total = 0.0
+        for name, metric in _LAGS.items():
+            if name not in self._urls:
+                continue
+            try:
+                text = self._client.get(self._urls[name]).text
+            except httpx.TransportError:
+                return None
+            total += _sum_of(text, metric, "")
+        return total
 
     def rates(self) -> dict[str, float]:
         """Records a second of each stage while it was at work: between a twentieth and all but one of its records."""

@@ -69,9 +69,9 @@ def register(app: typer.Typer) -> None:
         access = find_access(state_dir, gateway=gateway, api_key=api_key)
         failed = False
         with httpx.Client(headers=access.headers, timeout=httpx.Timeout(60, read=300)) as client:
-            for path in files:
+            for number, path in enumerate(files):
                 wanted = FileToLoad(path, record_type, source, profile, allow_age)
-                loaded = _load(client, access, wanted, notes_folder(state_dir), quiet=as_json)
+                loaded = _load(client, access, wanted, notes_folder(state_dir), quiet=as_json, patient=number > 0)
                 failed |= not _show(loaded, max_refused, as_json)
         if failed:
             raise typer.Exit(1)
@@ -89,10 +89,12 @@ def _check_files(files: list[Path]) -> None:
             raise TelestreamError(f"cannot read {path}: {err.strerror}") from err
 
 
-def _load(client: httpx.Client, access: Access, wanted: FileToLoad, notes: Path, quiet: bool) -> LoadedFile:
+def _load(
+    client: httpx.Client, access: Access, wanted: FileToLoad, notes: Path, quiet: bool, patient: bool
+) -> LoadedFile:
     try:
         with _progress(wanted.path.name, quiet) as tell:
-            return load_file(client, access, wanted, notes, None if quiet else tell)
+            return load_file(client, access, wanted, notes, None if quiet else tell, patient)
     except KeyboardInterrupt:
         typer.echo(f"{wanted.path.name}: interrupted; the same command goes on where this one stopped", err=True)
         raise

@@ -77,14 +77,16 @@ def load_file(
     wanted: FileToLoad,
     notes: Path | None = None,
     tell: Tell | None = None,
+    patient: bool = False,
 ) -> LoadedFile:
     """Send a file, or what is missing of it, and wait until the gateway has loaded it.
 
     ``notes`` is a folder for what an interrupted upload needs to go on; without it a file is always sent whole.
     A file that the gateway cannot read has a ``problem``. Raises ApiUnreachable, ApiRefused (the key, the source, the
-    profile), or TelestreamError if the gateway stays away.
+    profile), or TelestreamError if the gateway stays away. ``patient``: it is known to run, so one that does not answer
+    is starting again.
     """
-    return _Upload(client, access, wanted, notes, tell).run()
+    return _Upload(client, access, wanted, notes, tell, patient).run()
 
 
 class _Gone(Exception):
@@ -97,7 +99,13 @@ class _Gone(Exception):
 
 class _Upload:
     def __init__(
-        self, client: httpx.Client, access: Access, wanted: FileToLoad, notes: Path | None, tell: Tell | None
+        self,
+        client: httpx.Client,
+        access: Access,
+        wanted: FileToLoad,
+        notes: Path | None,
+        tell: Tell | None,
+        patient: bool,
     ) -> None:
         self._client, self._access, self._wanted, self._tell = client, access, wanted, tell
         name = wanted.path.name
@@ -106,7 +114,7 @@ class _Upload:
         with wanted.path.open("rb") as file:
             self._digest = hashlib.file_digest(file, "sha256").digest()
         self._size = wanted.path.stat().st_size
-        self._answered_at: float | None = None
+        self._answered_at: float | None = time.monotonic() if patient else None
         place = "\x1f".join((self._url, wanted.type))
         self._note = None if notes is None else notes / f"{hashlib.sha256(place.encode()).hexdigest()[:32]}.json"
 

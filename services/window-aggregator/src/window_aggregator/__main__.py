@@ -1,9 +1,9 @@
-import os
 import sys
 
-os.environ.setdefault("POLARS_MAX_THREADS", "1")  # read when polars is imported; one is cheaper, and cores are few
-
-from window_aggregator.app import main
+from window_aggregator.lean import keep_memory_low
 
 if __name__ == "__main__":
+    keep_memory_low()
+    from window_aggregator.app import main
+
     sys.exit(main())

@@ -78,7 +78,8 @@ def build(settings: AggregatorSettings) -> App:
         instance=worker,
         transactional_id=worker,
         commit_interval_ms=settings.commit_interval_ms,
-        max_held_bytes=16 * MIB,
+        max_batch_records=10_000,
+        max_held_bytes=8 * MIB,
         prefetch_bytes=8 * MIB,
     )
     watch = _Watch()

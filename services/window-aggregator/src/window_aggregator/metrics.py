@@ -12,5 +12,5 @@ LAG = gauge(
     ["topic", "partition"],
 )
 OPEN_WINDOWS = gauge("telestream_aggregator_open_windows", "Windows held for the open segments, all families", ["type"])
-FLUSH_SECONDS = histogram("telestream_aggregator_flush_seconds", "Time to encode what the clock asked for")
+FLUSH_SECONDS = histogram("telestream_aggregator_flush_seconds", "Time to gather and encode what the clock asked for")
 COMMIT_SECONDS = histogram("telestream_aggregator_commit_seconds", "Time to commit a round")

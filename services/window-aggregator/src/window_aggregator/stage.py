@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from time import perf_counter
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -25,7 +26,10 @@ from window_aggregator.state import FamilyState, State, from_metadata, to_metada
 FOLD_ROWS = 20_000
 """Rows are grouped in portions of about this size: a group-by has a fixed cost, as much as hundreds of rows."""
 
-MAX_DIRTY = 25_000
+ENCODE_ROWS = 10_000
+"""Upserts are encoded in portions: meanwhile they take several times their size in memory."""
+
+MAX_DIRTY = 12_500
 """Changed windows of one family, size and partition that may gather before they are emitted whatever the rhythm says:
 a transaction, which must end within seconds, holds a few times as many at most, and so does memory."""
 
@@ -207,6 +211,7 @@ class Aggregator:
     # -- the clock --------------------------------------------------------------------------------------------------
 
     def due(self, states: Mapping[Source, State], now_ms: int) -> tuple[Sequence[Output], Mapping[Source, State]]:
+        started = perf_counter()
         emissions: list[_Emission] = []
         changed: dict[Source, State] = {}
         budget = _Budget(self._max_dirty * 2)
@@ -216,12 +221,15 @@ class Aggregator:
             begun = {s: state.seen(now_ms) for s, state in own.items() if state.next_src is not None}
             if not begun:
                 continue
-            with metrics.FLUSH_SECONDS.time():
-                found, after = self._flushed(record_type, begun, now_ms, budget)
+            found, after = self._flushed(record_type, begun, now_ms, budget)
             emissions += found
             changed |= {source: state for source, state in after.items() if state is not states[source]}
             metrics.OPEN_WINDOWS.labels(type=record_type).set(sum(state.windows() for state in after.values()))
-        return self._outputs(emissions), changed
+        if not emissions:
+            return (), changed
+        outputs = self._outputs(emissions)
+        metrics.FLUSH_SECONDS.observe(perf_counter() - started)
+        return outputs, changed
 
     def _flushed(
         self, record_type: str, states: dict[Source, State], now_ms: int, budget: _Budget
@@ -323,10 +331,10 @@ class Aggregator:
             frame = pl.concat(frames, how="vertical") if len(frames) > 1 else frames[0]
             if frame["partition"].n_unique() > 1:
                 frame = frame.sort("partition", maintain_order=True)
-            keys = frame["key"].cast(pl.Binary).to_list()
-            messages = [
-                {"key": key, "value": value} for key, value in zip(keys, self._codec.encode(frame, family), strict=True)
-            ]
+            messages: list[dict[str, bytes | None]] = []
+            for part in frame.iter_slices(ENCODE_ROWS):
+                keys, values = part["key"].cast(pl.Binary).to_list(), self._codec.encode(part, family)
+                messages += [{"key": key, "value": value} for key, value in zip(keys, values, strict=True)]
             metrics.UPSERTS.labels(family=family).inc(len(messages))
             runs = frame["partition"].rle().struct.unnest()
             begin = 0
