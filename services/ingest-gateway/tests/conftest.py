@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+
 from ingest_gateway.domain.file_reader import FileReader, chunks
 from ingest_gateway.domain.identity import Identity
 from ingest_gateway.domain.profile import Profile, parse_profile
 from ingest_gateway.encode import BatchHead, Encoder
 from ingest_gateway.profiles import shipped
-from telestream_contracts import encode_records
+from telestream_contracts import Registry, apply_topics, decode_record, encode_records, load_schema
+from telestream_devstack import Parts
+from telestream_devstack.postgres import create_database, psql
+from telestream_domain import Topics
+from telestream_opstore import ensure_development_key, migrate
 
 IDENTITY_KEY, PERMANENT_KEY = bytes(range(32)), bytes(range(32, 64))
 HEAD = BatchHead("switch-1", 7, 1_790_000_000_000, 400)
@@ -153,3 +167,133 @@ def common(record_type: str, line: int) -> dict[str, Any]:
     if record_type in ("cdr", "network"):
         shared |= {"reverses_offset": None, "max_age_days": HEAD.max_age_days, "origin_offset": None}
     return shared
+
+
+DEVELOPMENT_KEY = "a development key"
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port: int = listening.getsockname()[1]
+        return port
+
+
+class Running:
+    """A gateway process of a test's own, with its own topics and database."""
+
+    def __init__(self, parts: Parts, prefix: str, dsn: str, folder: Path, **settings: str) -> None:
+        self.parts, self.topics, self.dsn, self.folder = parts, Topics(prefix), dsn, folder
+        self.port, self.admin_port = free_port(), free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = folder / "gateway.log"
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("TELESTREAM_")},
+            **parts.environment(),
+            "TELESTREAM_POSTGRES": dsn,
+            "TELESTREAM_TOPIC_PREFIX": prefix,
+            "TELESTREAM_HTTP_PORT": str(self.port),
+            "TELESTREAM_ADMIN_PORT": str(self.admin_port),
+            "TELESTREAM_STATE_DIR": str(folder),
+            "TELESTREAM_IDENTITY_KEY": IDENTITY_KEY.hex(),
+            "TELESTREAM_PERMANENT_KEY": PERMANENT_KEY.hex(),
+            "TELESTREAM_LOG_FORMAT": "json",
+            **{f"TELESTREAM_{name.upper()}": value for name, value in settings.items()},
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+        self.client = httpx.Client(base_url=self.url, headers={"X-API-Key": DEVELOPMENT_KEY}, timeout=60)
+
+    def start(self, wait: bool = True) -> Running:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "ingest_gateway"], env=self.environment, stderr=log, stdout=log
+            )
+        deadline = time.monotonic() + 90
+        while wait:
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            try:
+                httpx.get(f"{self.url}/openapi.json")
+                break
+            except httpx.TransportError:
+                time.sleep(0.1)
+        return self
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(40)
+
+    def ready(self) -> httpx.Response:
+        return httpx.get(f"http://127.0.0.1:{self.admin_port}/readyz")
+
+    def stored(self, record_type: str = "cdr") -> list[dict[str, Any]]:
+        """Everything in the type's topic: partition, offset, key and the decoded record."""
+        from confluent_kafka import Consumer, TopicPartition
+
+        reference = record_type not in ("cdr", "network")
+        topic = self.topics.ref(record_type) if reference else self.topics.raw(record_type)
+        consumer = Consumer(
+            {"bootstrap.servers": self.parts.kafka, "group.id": uuid.uuid4().hex, "auto.offset.reset": "earliest"}
+        )
+        try:
+            partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+            places = [TopicPartition(topic, number, 0) for number in partitions]
+            left = sum(consumer.get_watermark_offsets(place, timeout=10)[1] for place in places)
+            consumer.assign(places)
+            schema = load_schema(record_type)
+            found: list[dict[str, Any]] = []
+            while len(found) < left:
+                for message in consumer.consume(min(left, 10_000), timeout=10):
+                    assert message.error() is None
+                    key, value = message.key(), message.value()
+                    assert isinstance(key, bytes)
+                    assert isinstance(value, bytes)
+                    found.append({"partition": message.partition(), "key": key.decode()} | decode_record(value, schema))
+            return found
+        finally:
+            consumer.close()
+
+
+def prepared(parts: Parts, prefix: str, dsn: str, partitions: int = 3) -> None:
+    """Topics, schemas, tables and the development key for one gateway."""
+    topics = Topics(prefix)
+    apply_topics(parts.kafka, topics, partitions=partitions)
+    Registry(parts.registry).register_all(topics)
+    migrate(dsn)
+    ensure_development_key(dsn, DEVELOPMENT_KEY)
+
+
+@pytest.fixture(scope="module")
+def gateway(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A running gateway that the tests of a module share."""
+    name = f"t{uuid.uuid4().hex[:12]}"
+    create_database(parts.postgres, name)
+    dsn = parts.postgres.rsplit("/", 1)[0] + f"/{name}"
+    prepared(parts, f"{name}.", dsn)
+    running = Running(parts, f"{name}.", dsn, tmp_path_factory.mktemp("gateway")).start()
+    try:
+        yield running
+    finally:
+        code = running.end()
+        psql(parts.postgres, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+    assert code == 0, running.log.read_text()[-3000:]
+
+
+@pytest.fixture
+def own_gateway(parts: Parts, topic_prefix: str, postgres_dsn: str, tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    """Makes gateways that are not started yet, all on the same topics and tables."""
+    prepared(parts, topic_prefix, postgres_dsn)
+    made: list[Running] = []
+
+    def make(**settings: str) -> Running:
+        running = Running(parts, topic_prefix, postgres_dsn, tmp_path, **settings)
+        made.append(running)
+        return running
+
+    yield make
+    for running in made:
+        running.client.close()
+        if running.process is not None:
+            running.end(signal.SIGKILL)

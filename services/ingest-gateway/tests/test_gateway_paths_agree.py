@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from ingest_gateway.domain.direct import Direct
 from ingest_gateway.domain.fields import INPUT_FIELDS, Kind
 from ingest_gateway.domain.identity import Identity

@@ -161,7 +161,8 @@ def _type(kind: Any) -> str:
     if isinstance(kind, dict):
         if kind["type"] in ("array", "map"):
             return f"{kind['type']} of {_type(kind.get('items', kind.get('values')))}"
-        return {"timestamp-millis": "instant"}.get(kind.get("logicalType", ""), kind.get("logicalType", kind["type"]))
+        logical = str(kind.get("logicalType", kind["type"]))
+        return {"timestamp-millis": "instant"}.get(logical, logical)
     return str(kind)
 
 

@@ -40,6 +40,9 @@ LAGGING: Mapping[str, str] = {
 }
 
 
+_RESTORE_SECONDS = 900.0  # a service that rebuilds its state from a long log is starting, not failing
+
+
 def service_environment(service: Service, parts: Parts, state_dir: Path, port_base: int) -> dict[str, str]:
     """The caller's environment, with what this stack fixes laid over it."""
     keys = stack_keys(state_dir)
@@ -84,7 +87,7 @@ def make_service(service: Service, parts: Parts, state_dir: Path, port_base: int
         ports=ports,
         command=command,
         ready=lambda: why_not(f"{admin_url}/readyz"),
-        start_timeout_seconds=60.0,
+        start_timeout_seconds=_RESTORE_SECONDS,
         stop_timeout_seconds=30.0,
         admin_url=admin_url,
     )

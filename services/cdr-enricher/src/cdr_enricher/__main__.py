@@ -1,9 +1,6 @@
-import os
 import sys
 
-# one thread owns everything; more of them cost up to a quarter of the CPU time and gain nothing here
-os.environ.setdefault("POLARS_MAX_THREADS", "1")
+from telestream_runtime.lean import run_lean
 
-from cdr_enricher.app import main
-
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(run_lean("cdr_enricher.app:main"))

@@ -11,7 +11,6 @@ from cdr_enricher import metrics
 from cdr_enricher.decode import RawDecoder
 from cdr_enricher.domain.kinds import KINDS
 from cdr_enricher.kafka import EnricherStage, ReferenceReader, TypeStage
-from cdr_enricher.memory import give_back, limit_arenas
 from cdr_enricher.restore import Restorer
 from cdr_enricher.settings import EnricherSettings
 from cdr_enricher.stage import Judge, State, Tally, Target
@@ -19,6 +18,7 @@ from faust_batch import BatchError, FaustRunner, NullObserver, PlainRunner, Sour
 from telestream_contracts import Registry
 from telestream_domain import group_id
 from telestream_runtime import AdminServer, run_service
+from telestream_runtime.lean import give_back_memory
 
 SERVICE = "cdr-enricher"
 WEDGED_AFTER_S = 120.0  # a restore of a large partition happens on the same thread
@@ -63,7 +63,7 @@ class App:
         try:
             # before joining the group: the first load may take longer than a rebalance should
             self.reader.catch_up()
-            give_back()
+            give_back_memory()
             self.runner.run(stop)
         finally:
             self.reader.close()
@@ -131,7 +131,6 @@ def _count(type_name: str, tally: Tally) -> None:
 
 def main() -> int:
     """The process: see ``telestream_runtime.run_service``."""
-    limit_arenas()
     return run_service(
         SERVICE, EnricherSettings, lambda settings, stop: build(settings).run(stop), expected=(BatchError,)
     )

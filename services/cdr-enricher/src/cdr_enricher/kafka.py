@@ -10,12 +10,12 @@ from cdr_enricher import metrics
 from cdr_enricher.domain.progress import Progress, Reported
 from cdr_enricher.domain.references import ENTITIES, References
 from cdr_enricher.errors import JudgementBroken
-from cdr_enricher.memory import give_back
 from cdr_enricher.restore import Restorer, metadata_of
 from cdr_enricher.stage import Judge, State
 from faust_batch import Batch, Committed, Output, Source, TopicTail, end_offsets, read_partition
 from telestream_contracts import Registry, decode_each, encode_records, load_schema
 from telestream_domain import Topics
+from telestream_runtime.lean import give_back_memory
 
 _QUIET = {"log_level": "4"}  # a short-lived client says goodbye on stderr otherwise
 
@@ -107,7 +107,7 @@ class EnricherStage:
             raw_end=ends[source],
             expected=ends[enriched],
         )
-        give_back()
+        give_back_memory()
         metrics.RESTORE_SECONDS.observe(time.monotonic() - started)
         _count_seen(source, state)
         return state

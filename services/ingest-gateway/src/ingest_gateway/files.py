@@ -16,7 +16,7 @@ from ingest_gateway.domain.refusal import BodyRefused
 from ingest_gateway.errors import GatewayError, Stopping
 from ingest_gateway.load import Load, Loading
 from ingest_gateway.metrics import FILES
-from ingest_gateway.problems import Problem, unavailable
+from ingest_gateway.problems import Problem, frames_of, unavailable
 from ingest_gateway.profiles import Found, find_profile
 from ingest_gateway.raw_topic import RawTopics
 from ingest_gateway.spool import Spool, content_hash
@@ -52,7 +52,7 @@ class Files:
         self._gateway = gateway
         self.spool = Spool(gateway.settings.state_dir / "spool")
         self.instance = f"gateway-{gateway.settings.instance}"
-        self._raw = RawTopics(gateway.settings.kafka)
+        self.raw = RawTopics(gateway.settings.kafka, gateway.settings.ack_timeout_ms / 1000)
         self._thread = ThreadPoolExecutor(1, "files")
         self._live: set[Place] = set()
         self._loads: dict[int, Load] = {}
@@ -61,6 +61,10 @@ class Files:
 
     async def start(self) -> None:
         """Go on with what was being loaded when this instance last stopped."""
+        for file_id in self.spool.ids():
+            entry = await self._gateway.ledger.get(file_id)
+            if entry is None or entry.state not in ("UPLOADING", "LOADING"):
+                self.spool.remove(file_id)
         for entry in await self._gateway.ledger.unfinished(self.instance):
             self._live.add((entry.source, entry.type, entry.name))
             self._spawn(self._resume(entry))
@@ -183,7 +187,7 @@ class Files:
             raise
         try:
             sent_from = await asyncio.get_running_loop().run_in_executor(
-                None, self._raw.ends, gateway.topic(entry.type), gateway.partitions[entry.type]
+                None, self.raw.ends, gateway.topic(entry.type), gateway.partitions[entry.type]
             )
         except TelestreamError as err:
             raise unavailable(
@@ -222,7 +226,7 @@ class Files:
     def _make(self, entry: FileEntry, found: Found, reader: FileReader) -> Load:
         gateway = self._gateway
         loading = Loading(
-            self._raw,
+            self.raw,
             gateway.topic(entry.type),
             gateway.partitions[entry.type],
             gateway.encoders[entry.type],
@@ -243,6 +247,12 @@ class Files:
         except BodyRefused as err:
             await self._fail(entry, str(err))
             raise
+        except (GatewayError, OpstoreError):
+            raise
+        except Exception as err:
+            log.error("a mistake of ours", file_id=entry.file_id, kind=type(err).__name__, frames=frames_of(err))
+            await self._fail(entry, "a mistake of ours: the log says where")
+            raise Problem(500, "internal", "a mistake of ours; the log says where") from err
         finally:
             del self._loads[entry.file_id]
             self._live.discard(place)

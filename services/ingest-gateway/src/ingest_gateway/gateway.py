@@ -11,6 +11,7 @@ from typing import Any
 from ingest_gateway.batch_ids import BatchIds
 from ingest_gateway.domain.direct import Direct
 from ingest_gateway.domain.identity import Identity
+from ingest_gateway.domain.numbers import load_tables
 from ingest_gateway.domain.resolve import PartyRules, Resolver
 from ingest_gateway.encode import Encoder
 from ingest_gateway.errors import GatewayError
@@ -73,8 +74,9 @@ class Gateway:
         name = f"ingest-gateway-{settings.instance}"
         ack_s = settings.ack_timeout_ms / 1000
         self.sender = Sender(settings.kafka, name, ack_s, LINGER_MS, self._on_lost)
-        self.file_sender = Sender(settings.kafka, name + "-files", ack_s, LINGER_MS, self._on_lost)
+        self.file_sender = Sender(settings.kafka, name + "-files", None, LINGER_MS, self._on_lost)
         steps = {"postgres": self._reach_postgres, "kafka": self._reach_kafka, "registry": self._reach_registry}
+        await asyncio.get_running_loop().run_in_executor(None, load_tables)
         logged = 0.0
         while self.missing:
             if stop.is_set():
@@ -116,6 +118,9 @@ class Gateway:
         for record_type in RECORD_TYPES:
             topic = self.topic(record_type)
             self.partitions[record_type] = await loop.run_in_executor(None, self.sender.partitions, topic)
+            # the other connections too, so that the first file does not wait for them
+            await loop.run_in_executor(None, self.file_sender.partitions, topic)
+            await loop.run_in_executor(None, self.files.raw.ends, topic, self.partitions[record_type])
         if self.partitions["customer"] != self.partitions["cdr"]:
             raise GatewayError(
                 f"{self.topic('customer')} has {self.partitions['customer']} partitions, {self.topic('cdr')} "

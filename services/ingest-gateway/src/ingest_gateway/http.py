@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-import traceback
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -26,7 +25,7 @@ from ingest_gateway.encode import BatchHead
 from ingest_gateway.errors import GatewayError
 from ingest_gateway.gateway import Gateway, log
 from ingest_gateway.metrics import IN_FLIGHT_BYTES, RECORDS_ACCEPTED, RECORDS_REFUSED, REQUEST_SECONDS, REQUESTS
-from ingest_gateway.problems import Problem, response, unavailable
+from ingest_gateway.problems import Problem, frames_of, response, unavailable
 from ingest_gateway.requests import Judged
 from telestream_domain import REFERENCES, TYPES
 from telestream_opstore import ApiKey, OpstoreError
@@ -296,10 +295,8 @@ def _problems(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def mistake(request: Request, err: Exception) -> Response:
-        # frames only: the text of a strange error may hold the value it stumbled over
-        frames = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(err.__traceback__)[-8:]]
         request_id = getattr(request.state, "request_id", None)
-        log.error("a mistake of ours", request_id=request_id, kind=type(err).__name__, frames=frames)
+        log.error("a mistake of ours", request_id=request_id, kind=type(err).__name__, frames=frames_of(err))
         return response(request, Problem(500, "internal", "a mistake of ours; the log has the request id"))
 
 

@@ -5,6 +5,7 @@ What is waiting is produced together and then flushed once; an outcome is known 
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
@@ -23,6 +24,8 @@ from telestream_domain import TelestreamError
 GROUP_BYTES = 64 << 20
 GROUP_MESSAGES = 200_000
 FLUSH_GRACE_S = 5.0
+FLUSH_STEP_S = 0.5
+FOR_EVER = 0  # librdkafka's word for it
 METADATA_TIMEOUT_S = 5.0
 
 
@@ -48,14 +51,24 @@ def messages_of(
 
 
 class Sender:
-    """``send`` may be called from any thread. After a fatal error of the producer nothing is sent any more."""
+    """``send`` may be called from any thread. After a fatal error of the producer nothing is sent any more.
+
+    ``ack_timeout_s`` None: a send waits for Kafka as long as it takes, and what the producer repeats meanwhile is
+    stored once (it is idempotent). With a time a send fails after it, and may have been stored all the same.
+    """
 
     def __init__(
-        self, bootstrap: str, client_id: str, ack_timeout_s: float, linger_ms: float, on_lost: Callable[[str], None]
+        self,
+        bootstrap: str,
+        client_id: str,
+        ack_timeout_s: float | None,
+        linger_ms: float,
+        on_lost: Callable[[str], None],
     ) -> None:
         from confluent_kafka import Producer
 
         self._ack_timeout_s = ack_timeout_s
+        self._closing = False
         self._on_lost = on_lost
         self._lost: str | None = None
         self._queue: queue.SimpleQueue[_Send | None] = queue.SimpleQueue()
@@ -66,7 +79,7 @@ class Sender:
                 "acks": "all",
                 "enable.idempotence": True,
                 "enable.gapless.guarantee": True,
-                "message.timeout.ms": int(ack_timeout_s * 1000),
+                "message.timeout.ms": int((ack_timeout_s or FOR_EVER) * 1000),
                 "linger.ms": linger_ms,
                 "batch.size": 1 << 20,
                 "batch.num.messages": 50_000,
@@ -92,7 +105,8 @@ class Sender:
         if not messages:
             done.set_result(None)
             return done
-        self._queue.put(_Send(topic, messages, nbytes, time.monotonic() + self._ack_timeout_s, done))
+        give_up_at = time.monotonic() + (self._ack_timeout_s or math.inf)
+        self._queue.put(_Send(topic, messages, nbytes, give_up_at, done))
         return done
 
     def partitions(self, topic: str) -> int:
@@ -108,9 +122,10 @@ class Sender:
         return len(found.partitions)
 
     def close(self) -> None:
-        """Finish what is being sent; what waits fails with Stopping."""
+        """Finish what is being sent, within seconds; what waits fails with Stopping."""
+        self._closing = True
         self._queue.put(None)
-        self._thread.join(self._ack_timeout_s + FLUSH_GRACE_S)
+        self._thread.join((self._ack_timeout_s or 0) + FLUSH_GRACE_S)
 
     def _run(self) -> None:
         while True:
@@ -154,18 +169,35 @@ class Sender:
             else:
                 begun.append(send)
                 self._produce(send)
-        left = self._producer.flush(self._ack_timeout_s + FLUSH_GRACE_S)
+                send.messages = []  # the producer has its own copy
+        left = self._flush()
         ACK_SECONDS.observe(time.monotonic() - now)
         for send in begun:
             if left and send.failure is None:
                 send.failure = f"{left} messages without an answer"
             if send.failure is None:
                 send.done.set_result(None)
+            elif left and self._closing:
+                send.done.set_exception(Stopping("the gateway is stopping"))
             elif self._lost is not None:
                 send.done.set_exception(ProducerLost(self._lost))
             else:
                 UNACKNOWLEDGED.inc()
                 send.done.set_exception(NotAcknowledged(f"Kafka did not acknowledge in time: {send.failure}"))
+
+    def _flush(self) -> int:
+        """Wait for acknowledgements; returns how many are missing."""
+        if self._ack_timeout_s is not None:
+            return int(self._producer.flush(self._ack_timeout_s + FLUSH_GRACE_S))
+        closing_since: float | None = None
+        while left := int(self._producer.flush(FLUSH_STEP_S)):
+            if self._lost is not None:
+                break
+            if self._closing:
+                closing_since = closing_since or time.monotonic()
+                if time.monotonic() - closing_since > FLUSH_GRACE_S / 2:
+                    break
+        return left
 
     def _produce(self, send: _Send) -> None:
         from confluent_kafka import KafkaException

@@ -1,9 +1,9 @@
 """One file from the spool into its raw topic: judged block by block, each acknowledged and booked before the next is
 sent.
 
-What the ledger says is acknowledged. What was sent but not booked when a process died, or when Kafka did not answer, is
-found by reading the raw topic from the last booked offsets on, and not sent again: so each accepted row lies in the
-topic once, and the books of a file balance whatever happened to it.
+While Kafka is away the idempotent producer waits and repeats by itself. What was sent but not booked when a process
+died is found by reading the raw topic from the last booked offsets on, and not sent again. So each accepted row lies in
+the topic once, and the books of a file balance whatever happened to it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from ingest_gateway.domain.accepted import from_entries
-from ingest_gateway.domain.file_reader import Chunk, FileReader, JudgedBlock, chunks
+from ingest_gateway.domain.file_reader import Chunk, FileReader, chunks
 from ingest_gateway.domain.profile import Profile
+from ingest_gateway.domain.refusal import Refusal
 from ingest_gateway.encode import BatchHead, Encoder
 from ingest_gateway.errors import NotAcknowledged, Stopping
 from ingest_gateway.kafka import Sender, messages_of
@@ -31,6 +32,8 @@ from telestream_runtime import get_logger
 
 SETTLE_S = 1.0  # a killed process's last requests may still be on their way through the broker
 RETRY_S = 1.0
+LOG_EVERY_S = 10.0
+LAST_BLOCK_S = 5.0
 log = get_logger("ingest-gateway")
 T = TypeVar("T")
 
@@ -52,10 +55,13 @@ class Loading:
 
 @dataclass(slots=True)
 class _Ready:
-    """A judged block, encoded."""
+    """A judged block, encoded. ``end`` is the byte of the content after it."""
 
-    chunk: Chunk
-    block: JudgedBlock
+    end: int
+    file_lines: int
+    rows: int
+    accepted: int
+    refusals: list[tuple[Refusal, str]]
     messages: list[dict[str, Any]]
     lines: list[int]
     nbytes: int
@@ -82,6 +88,7 @@ class Load:
         self._profile, self._reader, self._with = profile, reader, loading
         self.alive_at = time.monotonic()
         self.stopping = False
+        self._told_at = -LOG_EVERY_S
         self._booked = _Booked(
             entry.read_bytes,
             entry.read_lines,
@@ -114,7 +121,7 @@ class Load:
                     sending = (ready, self._send(ready))
             finally:
                 if sending is not None:
-                    await asyncio.wait([asyncio.wrap_future(sending[1])])
+                    await asyncio.wait([asyncio.wrap_future(sending[1])], timeout=LAST_BLOCK_S)
         return await self._finish()
 
     def _open(self) -> Unpacked:
@@ -160,7 +167,21 @@ class Load:
                     )
                 lines = sorted(lines + block.entry_lines)
             messages = messages_of(values, keys, shards, self._with.partitions)
-            yield _Ready(chunk, block, messages, lines, sum(map(len, values)), dict(totals))
+            ready = _Ready(
+                chunk.end,
+                block.lines,
+                block.rows,
+                block.accepted,
+                block.refusals,
+                messages,
+                lines,
+                sum(map(len, values)),
+                dict(totals),
+            )
+            # while this is sent the next is judged: nothing of this one may stay but its messages
+            del chunk, block, values, keys, shards, messages
+            yield ready
+            del ready
 
     def _send(self, ready: _Ready) -> Future[None]:
         messages = ready.messages
@@ -179,7 +200,7 @@ class Load:
                 await asyncio.wrap_future(sending)
                 break
             except NotAcknowledged as err:
-                log.warning("file waits for Kafka", file_id=self.entry.file_id, reason=str(err))
+                self._waits("Kafka", err)
                 await self._find_sent()
                 sending = self._send(ready)
         self._sent_from = await self._until_answered(self._ends)
@@ -204,16 +225,16 @@ class Load:
             try:
                 return await asyncio.get_running_loop().run_in_executor(None, ask)
             except TelestreamError as err:
-                log.warning("file waits for Kafka", file_id=self.entry.file_id, reason=str(err))
+                self._waits("Kafka", err)
                 await asyncio.sleep(RETRY_S)
 
     async def _book(self, ready: _Ready) -> None:
-        booked, block = self._booked, ready.block
-        booked.read_bytes = ready.chunk.end
-        booked.read_lines += block.lines
-        booked.rows += block.rows
-        booked.accepted += block.accepted
-        codes = block.refused_by_code()
+        booked = self._booked
+        booked.read_bytes = ready.end
+        booked.read_lines += ready.file_lines
+        booked.rows += ready.rows
+        booked.accepted += ready.accepted
+        codes = Counter(refusal.code for refusal, _ in ready.refusals)
         booked.refused_by_code.update(codes)
         booked.totals.update(ready.totals)
         progress = Progress(
@@ -225,9 +246,9 @@ class Load:
             booked.totals,
             self._sent_from,
         )
-        refused = [RefusedRow(refusal.position, refusal.code, refusal.field, text) for refusal, text in block.refusals]
+        refused = [RefusedRow(refusal.position, refusal.code, refusal.field, text) for refusal, text in ready.refusals]
         await self._ledger(lambda: self._with.ledger.advance(self.entry.file_id, progress, refused))
-        RECORDS_ACCEPTED.labels(type=self.entry.type, path="columns").inc(block.accepted)
+        RECORDS_ACCEPTED.labels(type=self.entry.type, path="columns").inc(ready.accepted)
         for code, count in codes.items():
             RECORDS_REFUSED.labels(type=self.entry.type, code=code).inc(count)
 
@@ -251,8 +272,13 @@ class Load:
                 return await write()
             except OpstoreUnavailable as err:
                 self._check_stop()
-                log.warning("file waits for PostgreSQL", file_id=self.entry.file_id, reason=str(err))
+                self._waits("PostgreSQL", err)
                 await asyncio.sleep(RETRY_S)
+
+    def _waits(self, whom: str, err: Exception) -> None:
+        if time.monotonic() - self._told_at > LOG_EVERY_S:
+            self._told_at = time.monotonic()
+            log.warning(f"file waits for {whom}", file_id=self.entry.file_id, reason=str(err))
 
     def _check_stop(self) -> None:
         if self.stopping:

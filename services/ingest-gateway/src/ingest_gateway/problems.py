@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,6 +49,11 @@ TITLES = {
 def unavailable(code: str, detail: str, **members: Any) -> Problem:
     """503: try again. What was sent may or may not have been stored; sending it again is harmless."""
     return Problem(503, code, detail, headers={"Retry-After": str(RETRY_AFTER_S)}, members=members)
+
+
+def frames_of(err: BaseException) -> list[str]:
+    """Where a mistake of ours happened, for the log: its text may hold the value it stumbled over, so it stays out."""
+    return [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(err.__traceback__)[-8:]]
 
 
 def response(request: Request, problem: Problem) -> JSONResponse:

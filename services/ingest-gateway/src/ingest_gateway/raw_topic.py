@@ -13,32 +13,38 @@ from telestream_domain import TelestreamError
 READ_MESSAGES = 20_000
 POLL_S = 1.0
 PATIENCE = 10
-TIMEOUT_S = 10.0
 
 Sent = set[tuple[int, bytes]]
 """Line and key of records."""
 
 
 class RawTopics:
-    """Looks into topics. One connection for the life of the gateway; may be asked from any thread."""
+    """Looks into topics. One connection as long as all goes well; may be asked from any thread."""
 
-    def __init__(self, bootstrap: str) -> None:
-        from confluent_kafka.admin import AdminClient
-
-        self._bootstrap = bootstrap
-        self._admin: Any = AdminClient({"bootstrap.servers": bootstrap, "log_level": 3})
+    def __init__(self, bootstrap: str, timeout_s: float) -> None:
+        self._bootstrap, self._timeout_s = bootstrap, timeout_s
+        self._admin: Any = None
 
     def ends(self, topic: str, partitions: int) -> dict[str, int]:
         """The end offset of every partition. Raises TelestreamError if Kafka does not answer."""
         from confluent_kafka import KafkaException, TopicPartition
-        from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
+        from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         asked = {TopicPartition(topic, partition): latest for partition in range(partitions)}
+        admin, self._admin = self._admin, None
+        if admin is None:
+            admin = AdminClient({"bootstrap.servers": self._bootstrap, "log_level": 3})
         try:
-            found = self._admin.list_offsets(asked, request_timeout=TIMEOUT_S)
-            return {str(place.partition): future.result(timeout=TIMEOUT_S).offset for place, future in found.items()}
+            found = admin.list_offsets(asked, request_timeout=self._timeout_s)
+            offsets = {
+                str(place.partition): future.result(timeout=self._timeout_s + 1).offset
+                for place, future in found.items()
+            }
+            self._admin = admin
+            return offsets
         except (KafkaException, TimeoutError) as err:
+            # this client is not asked again: after a change of leader it goes on with the old epoch for ever
             raise TelestreamError(f"Kafka does not tell the ends of {topic}: {err}") from err
 
     def sent_lines(self, topic: str, start: Mapping[str, int], schema: Schema, batch_id: int) -> Sent:

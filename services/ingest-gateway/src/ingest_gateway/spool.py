@@ -32,6 +32,10 @@ class Spool:
     def go_on(self, file_id: int) -> IO[bytes]:
         return self.path(file_id).open("ab")
 
+    def ids(self) -> list[int]:
+        """Of all uploads that are here."""
+        return sorted(int(path.stem) for path in self._folder.glob("*.upload") if path.stem.isdigit())
+
     def size(self, file_id: int) -> int | None:
         """Bytes there are; None if there is no such upload (any more)."""
         try:

@@ -1,5 +1,6 @@
-"""``python -m query_api``"""
+import sys
 
-from query_api.run import main
+from telestream_runtime.lean import run_lean
 
-raise SystemExit(main())
+if __name__ == "__main__":
+    sys.exit(run_lean("query_api.run:main"))

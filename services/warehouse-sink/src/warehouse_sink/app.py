@@ -7,7 +7,7 @@ import threading
 
 from telestream_contracts import Registry
 from telestream_domain import group_id
-from telestream_runtime import AdminServer, get_logger
+from telestream_runtime import AdminServer, get_logger, run_service
 from telestream_warehouse import ClickHouse, check
 from warehouse_sink.domain.policy import Backoff, FlushPolicy
 from warehouse_sink.domain.routes import routes
@@ -87,3 +87,8 @@ def _end_in_time(stop: threading.Event, ended: threading.Event) -> None:
     if not ended.wait(END_AFTER_S):
         log.warning("stopped in the middle of an insert; Kafka holds its records")
         os._exit(0)
+
+
+def main() -> int:
+    """The process: see ``telestream_runtime.run_service``."""
+    return run_service("warehouse-sink", SinkSettings, run)

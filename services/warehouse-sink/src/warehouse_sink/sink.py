@@ -59,6 +59,7 @@ class Sink:
         self._policy, self._patience, self._health, self._stop = policy, patience, health, stop
         self._buffer = Buffer(routes)
         self._places: dict[Source, Place] = {}
+        self._ends: dict[Source, int] = {}
         self._reported_at = 0.0
 
     def run(self, feed: Feed) -> None:
@@ -96,6 +97,7 @@ class Sink:
         self._buffer.drop(sources)
         for source in sources:
             self._places.pop(source, None)
+            self._ends.pop(source, None)
 
     # -- The loop's parts
 
@@ -109,7 +111,8 @@ class Sink:
             metrics.RECORDS.labels(topic=source.topic).inc(len(messages))
         self._health.beat()
         waiting = self._buffer.sources
-        for source, end in ends.items():
+        self._ends.update(ends)
+        for source, end in self._ends.items():
             # behind the last record lie only control records: they are not lag
             place = self._places.get(source)
             if place is not None and source not in waiting and place.next_offset < end:

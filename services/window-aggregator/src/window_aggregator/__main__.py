@@ -1,9 +1,6 @@
 import sys
 
-from window_aggregator.lean import keep_memory_low
+from telestream_runtime.lean import run_lean
 
 if __name__ == "__main__":
-    keep_memory_low()
-    from window_aggregator.app import main
-
-    sys.exit(main())
+    sys.exit(run_lean("window_aggregator.app:main"))

@@ -17,13 +17,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ingest_gateway.domain.accepted import OUTPUT, Accepted
-from ingest_gateway.domain.fields import INPUT_FIELDS, Kind
+from ingest_gateway.domain.fields import EXT_VALUE_BYTES, INPUT_FIELDS, InputField, Kind
 from ingest_gateway.domain.identity import SEPARATOR, UID, Party
 from ingest_gateway.domain.layout import Bound, Layout
 from ingest_gateway.domain.profile import TIME_ISO
 from ingest_gateway.domain.refusal import Refused, mask_numbers
 from ingest_gateway.domain.resolve import Memo
-from ingest_gateway.domain.values import checked_ext, memo_of
+from ingest_gateway.domain.values import BOOLS, checked_ext, memo_of
 
 Bools = npt.NDArray[np.bool_]
 
@@ -32,6 +32,7 @@ _EPOCH_MS = r"^[1-9][0-9]{12}$"
 _LONG = r"^-?[0-9]{1,18}$"
 _SCALABLE = r"^-?[0-9]{1,9}$"
 _DOUBLE = r"^-?[0-9]{1,15}(\.[0-9]{1,15})?$"
+_SURE = "sure?"  # no field is called so
 _AMBIGUOUS: dict[str, Literal["earliest", "latest", "null"]] = {
     "first": "earliest",
     "second": "latest",
@@ -65,28 +66,22 @@ _NOBODY = Party(*[None] * len(Party._fields))  # type: ignore[arg-type]
 
 
 def judge_columns(layout: Layout, plain: pl.DataFrame, source: str) -> tuple[Accepted, Bools]:
-    """Judge what is surely good of a block's rows.
+    """Judge what is surely good of a block's rows; empty fields in ``plain`` are null.
 
     Returns those records, their ``lines`` being row numbers in ``plain``, and which rows they are.
     """
     rows = plain.height
-    sure = np.ones(rows, np.bool_)
     if layout.record_type not in BY_COLUMNS or not rows:
         return _nothing(layout.record_type), np.zeros(rows, np.bool_)
-    scanned: dict[str, Any] = {}
-    for bound in layout.bound:
-        scanned[bound.field.name], good = _scan(bound, layout, plain, rows)
-        if good is not None:
-            sure &= good
-    if layout.ext:
-        sure &= _ext_is_plain(plain, layout)
+    scanned, sure = _scan(layout, plain)
     for field in INPUT_FIELDS[layout.record_type]:
         if field.required:
             sure &= _present(scanned.get(field.name), rows)
     if layout.record_type == "cdr":
         owned = np.zeros(rows, np.bool_)
         for name in ("msisdn", "imsi", "line", "subscriber", "route_in"):
-            owned |= _present(scanned.get(name), rows)
+            if name in scanned:
+                owned |= _present(scanned[name], rows)
         sure &= owned
     else:
         # what identifies a network event without an id is the direct path's to say
@@ -96,8 +91,9 @@ def judge_columns(layout: Layout, plain: pl.DataFrame, source: str) -> tuple[Acc
     if not sure.all():
         mask = pa.array(sure)
         scanned = {name: column.filter(mask) for name, column in scanned.items()}
-    scanned["ext"] = _ext(plain.filter(pl.Series(sure)) if not sure.all() else plain, layout)
+        plain = plain.filter(pl.Series(sure)) if layout.ext else plain
     lines = np.flatnonzero(sure).astype(np.int64)
+    scanned["ext"] = _ext(plain, layout, len(lines))
     assemble = _cdr if layout.record_type == "cdr" else _network
     return assemble(layout, scanned, lines, source), sure
 
@@ -118,74 +114,131 @@ def _present(column: Any, rows: int) -> Bools:
     return present
 
 
-def _texts(bound: Bound, plain: pl.DataFrame, rows: int) -> pl.Series:
-    """The field's text in every row, null where there is none."""
-    if bound.constant is not None:
-        texts = pl.Series([bound.constant], dtype=pl.String).new_from_index(0, rows)
-    elif len(bound.columns) == 1:
-        texts = plain.get_column(str(bound.columns[0]))
-    else:
-        parts = [pl.col(str(column)).fill_null("") for column in bound.columns]
-        texts = plain.select(pl.concat_str(parts, separator=bound.join).alias("joined")).get_column("joined")
-        empty = plain.select(pl.all_horizontal([part == "" for part in parts]).alias("empty")).get_column("empty")
-        if empty.any():
-            texts = texts.set(empty, None)
-    if bound.transform is not None:
-        encoded = _arrow(texts).dictionary_encode()
-        changed = [bound.transform(value) if value else None for value in encoded.dictionary.to_pylist()]
-        texts = pl.Series(pa.array(changed, pa.large_string()).take(encoded.indices))
-    return texts.set(texts == "", None) if (texts == "").any() else texts
-
-
 def _arrow(series: pl.Series) -> pa.Array:
     return series.to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
-def _scan(bound: Bound, layout: Layout, plain: pl.DataFrame, rows: int) -> tuple[Any, Bools | None]:
-    """The field's column (or lookup), and which rows of it are surely right; None: all."""
-    field = bound.field
-    texts = _texts(bound, plain, rows)
-    memo = memo_of(field, layout.resolver)
-    if memo is not None:
-        return _look_up(texts, memo)
+def _prepared(layout: Layout, plain: pl.DataFrame) -> pl.DataFrame:
+    """One column of text for each field, named after it: what is joined or changed is so already."""
+    changes: list[pl.Expr] = []
+    for bound in layout.bound:
+        if bound.constant is not None:
+            text = pl.lit(bound.constant, pl.String)
+        elif len(bound.columns) == 1:
+            text = pl.col(str(bound.columns[0]))
+        else:
+            parts = [pl.col(str(column)).fill_null("") for column in bound.columns]
+            text = pl.when(pl.any_horizontal([part != "" for part in parts])).then(
+                pl.concat_str(parts, separator=bound.join)
+            )
+        changes.append(text.alias(bound.field.name))
+    # ext columns come along under names that no field has
+    kept = [pl.col(str(column)).alias(_kept(name)) for name, column in layout.ext]
+    frame = plain.select(*changes, *kept)
+    transformed = []
+    for bound in layout.bound:
+        if bound.transform is not None:
+            encoded = _arrow(frame.get_column(bound.field.name)).dictionary_encode()
+            words = [bound.transform(word) or None for word in encoded.dictionary.to_pylist()]
+            texts = pa.array(words, pa.large_string()).take(encoded.indices)
+            transformed.append(pl.Series(bound.field.name, texts, pl.String))
+    return frame.with_columns(transformed) if transformed else frame
+
+
+def _kept(name: str) -> str:
+    return "ext." + name
+
+
+def _scan(layout: Layout, plain: pl.DataFrame) -> tuple[dict[str, Any], Bools]:
+    """Columns (or lookups) of the fields that any row has, and the rows in which all of them are surely right."""
+    frame = _prepared(layout, plain)
+    rows = frame.height
+    scanned: dict[str, Any] = {}
+    values: list[pl.Expr] = []
+    goods: list[pl.Expr] = []
+    sure = np.ones(rows, np.bool_)
+    for bound in layout.bound:
+        field = bound.field
+        texts = frame.get_column(field.name)
+        if texts.null_count() == rows:
+            continue
+        good: Bools | None = None
+        memo = memo_of(field, layout.resolver)
+        if memo is not None:
+            scanned[field.name], good = _look_up(texts, memo)
+        elif field.kind is Kind.ENUM:
+            scanned[field.name], good = _chosen(texts, {value: value for value in field.values})
+        elif field.kind is Kind.BOOL:
+            scanned[field.name], good = _chosen(texts, BOOLS, pa.bool_())
+        else:
+            scanned[field.name] = None
+            value, right = _expressions(bound, layout)
+            values.append(value.alias(field.name))
+            if right is not None:
+                goods.append(right.fill_null(False) | pl.col(field.name).is_null())
+        if good is not None:
+            sure &= good
+    goods += [pl.col(_kept(name)).str.len_bytes().fill_null(0) <= EXT_VALUE_BYTES for name, _ in layout.ext]
+    if goods:
+        values.append(pl.all_horizontal(goods).alias(_SURE))
+    if values:
+        worked = frame.select(values)
+        for bound in layout.bound:
+            name = bound.field.name
+            if name in scanned and scanned[name] is None:
+                scanned[name] = _typed(bound.field, worked.get_column(name))
+        if goods:
+            sure &= worked.get_column(_SURE).to_numpy()
+    if any(not _is_ext_name(name) for name, _ in layout.ext):
+        sure[:] = False
+    return scanned, sure
+
+
+def _is_ext_name(name: str) -> bool:
+    try:
+        checked_ext({name: ""})
+    except Refused:
+        return False
+    return True
+
+
+def _expressions(bound: Bound, layout: Layout) -> tuple[pl.Expr, pl.Expr | None]:
+    """The field's value, null where it is not right, and where it is right (None: wherever it is)."""
+    field, text = bound.field, pl.col(bound.field.name)
     match field.kind:
         case Kind.INSTANT:
-            values, good = _instants(texts, bound, layout)
-            return values, good
-        case Kind.ENUM:
-            return _chosen(texts, {value: value for value in field.values})
-        case Kind.BOOL:
-            return _chosen(texts, {"true": True, "false": False, "1": True, "0": False}, pa.bool_())
+            stamp = _instant(text, bound, layout)
+            # before 1970 the two paths might cut fractions differently: rare enough to ask the direct one
+            return stamp, stamp >= 0
         case Kind.LONG:
-            pattern = _LONG if bound.factor == 1 else _SCALABLE
-            matching = texts.str.contains(pattern)
-            numbers = texts.set(~matching, None).cast(pl.Int64, strict=False)
-            if bound.factor != 1:
-                numbers = numbers * bound.factor
-            good = _good(texts, matching & numbers.is_between(field.low, field.high))
-            return _arrow(numbers), good
+            number = _where(text, _LONG if bound.factor == 1 else _SCALABLE).cast(pl.Int64, strict=False)
+            number = number * bound.factor if bound.factor != 1 else number
+            return number, number.is_between(field.low, field.high)
         case Kind.DOUBLE:
-            matching = texts.str.contains(_DOUBLE)
-            doubles = texts.set(~matching, None).cast(pl.Float64, strict=False)
-            return _arrow(doubles), _good(texts, matching & doubles.is_not_null())
+            double = _where(text, _DOUBLE).cast(pl.Float64, strict=False)
+            return double, double.is_not_null()
         case Kind.CURRENCY | Kind.COUNTRY:
-            return _arrow(texts).cast(pa.string()), _good(texts, texts.str.contains(rf"^[A-Z]{{{field.limit}}}$"))
+            return text, text.str.contains(rf"^[A-Z]{{{field.limit}}}$")
         case _:
-            # lines with control characters are not among these rows
-            good = None if len(bound.columns) > 1 else _good(texts, texts.str.len_chars() <= field.limit)
-            array = _arrow(texts).cast(pa.string())
-            if field.masked:
-                encoded = array.dictionary_encode()
-                masked = [mask_numbers(value) for value in encoded.dictionary.to_pylist()]
-                array = pa.array(masked, pa.string()).take(encoded.indices)
-            return array, good
+            # rows with control characters are not among these
+            return text, None if len(bound.columns) > 1 else text.str.len_chars() <= field.limit
 
 
-def _good(texts: pl.Series, matching: pl.Series) -> Bools | None:
-    """``matching`` with nulls as good; None if every row is."""
-    good = matching if not texts.null_count() else (matching | texts.is_null())
-    flags = good.fill_null(False)
-    return None if flags.all() else flags.to_numpy()
+def _where(text: pl.Expr, pattern: str) -> pl.Expr:
+    return pl.when(text.str.contains(pattern)).then(text)
+
+
+def _typed(field: InputField, values: pl.Series) -> pa.Array:
+    array = _arrow(values)
+    if field.kind is Kind.INSTANT:
+        return array.cast(pa.timestamp("ms"))
+    if pa.types.is_large_string(array.type):
+        array = array.cast(pa.string())
+    if field.masked:
+        encoded = array.dictionary_encode()
+        masked = [mask_numbers(value) for value in encoded.dictionary.to_pylist()]
+        array = pa.array(masked, pa.string()).take(encoded.indices)
+    return array
 
 
 def _look_up(texts: pl.Series, memo: Memo[Party]) -> tuple[_Lookup, Bools | None]:
@@ -215,77 +268,47 @@ def _chosen(
     return array, (indices < 0) | known[indices]
 
 
-def _instants(texts: pl.Series, bound: Bound, layout: Layout) -> tuple[pa.Array, Bools | None]:
+def _instant(text: pl.Expr, bound: Bound, layout: Layout) -> pl.Expr:
+    """Epoch milliseconds, null where the text is not surely a time."""
     rules = layout.profile.time
-    if rules.format in (TIME_ISO, "epoch_ms") or bound.constant is not None:
-        iso = (
-            texts.str.contains(_ISO) if rules.format != "epoch_ms" else pl.Series([False]).new_from_index(0, len(texts))
+    if rules.format == "epoch_s" and bound.constant is None:
+        return _where(text, r"^[0-9]{1,10}$").cast(pl.Int64, strict=False) * 1000
+    epoch = _where(text, _EPOCH_MS).cast(pl.Int64, strict=False)
+    if rules.format == "epoch_ms" and bound.constant is None:
+        return epoch
+    if rules.format == TIME_ISO or bound.constant is not None:
+        moment = _where(text, _ISO).str.to_datetime(
+            "%Y-%m-%dT%H:%M:%S%.f%#z", time_unit="ms", time_zone="UTC", strict=False
         )
-        stamps = _ms(
-            texts.set(~iso, None).str.to_datetime(
-                "%Y-%m-%dT%H:%M:%S%.f%#z", time_unit="ms", time_zone="UTC", strict=False
-            )
-        )
-        if not iso.all():
-            epoch = texts.str.contains(_EPOCH_MS)
-            if epoch.any():
-                stamps = stamps.fill_null(texts.set(~epoch, None).cast(pl.Int64, strict=False))
-    elif rules.format == "epoch_s":
-        whole = texts.str.contains(r"^[0-9]{1,10}$")
-        stamps = texts.set(~whole, None).cast(pl.Int64, strict=False) * 1000
-    else:
-        shaped = texts.str.contains("^" + rules.pattern().replace(r"\d", "[0-9]") + "$")
-        local = texts.set(~shaped, None).str.to_datetime(rules.format, time_unit="ms", strict=False)
-        zoned = local.dt.replace_time_zone(
-            rules.zone,
-            ambiguous=_AMBIGUOUS[rules.ambiguous_time],
-            non_existent="null",
-        )
-        stamps = _ms(zoned.dt.convert_time_zone("UTC"))
-    # before 1970 the two paths might cut fractions differently: rare enough to ask the direct one
-    good = _good(texts, stamps.is_not_null() & (stamps >= 0))
-    return _arrow(stamps).cast(pa.timestamp("ms")), good
+        return pl.coalesce(moment.to_physical(), epoch)
+    shaped = _where(text, "^" + rules.pattern().replace(r"\d", "[0-9]") + "$")
+    local = shaped.str.to_datetime(rules.format, time_unit="ms", strict=False)
+    zoned = local.dt.replace_time_zone(rules.zone, ambiguous=_AMBIGUOUS[rules.ambiguous_time], non_existent="null")
+    return zoned.dt.convert_time_zone("UTC").to_physical()
 
 
-def _ms(stamps: pl.Series) -> pl.Series:
-    return stamps.to_physical()
-
-
-def _ext_is_plain(plain: pl.DataFrame, layout: Layout) -> Bools:
-    """Rows whose kept columns are surely short enough."""
-    good = np.ones(plain.height, np.bool_)
-    for name, column in layout.ext:
-        try:
-            checked_ext({name: ""})
-        except Refused:
-            return np.zeros(plain.height, np.bool_)
-        sizes = plain.get_column(str(column)).str.len_bytes().fill_null(0)
-        good &= (sizes <= 256).to_numpy()
-    return good
-
-
-def _ext(plain: pl.DataFrame, layout: Layout) -> pa.Array:
+def _ext(plain: pl.DataFrame, layout: Layout, rows: int) -> pa.Array:
     """Kept columns as one map for each row, in order of their names, empty ones left out."""
-    rows = plain.height
     kind = pa.map_(pa.string(), pa.string())
-    if not layout.ext:
-        offsets = pa.array(np.zeros(rows + 1, np.int32))
-        return pa.MapArray.from_arrays(offsets, pa.array([], pa.string()), pa.array([], pa.string())).cast(kind)
     places, names, values = [], [], []
     for name, column in layout.ext:
         texts = plain.get_column(str(column))
-        texts = texts.set(texts == "", None)
         present = np.flatnonzero(texts.is_not_null().to_numpy())
+        if not len(present):
+            continue
         places.append(present)
         names.append(pa.array([mask_numbers(name)], pa.string()).take(pa.array(np.zeros(len(present), np.int64))))
         encoded = _arrow(texts.drop_nulls()).dictionary_encode()
         masked = [mask_numbers(value) for value in encoded.dictionary.to_pylist()]
         values.append(pa.array(masked, pa.string()).take(encoded.indices))
+    if not places:
+        offsets = pa.array(np.zeros(rows + 1, np.int32))
+        return pa.MapArray.from_arrays(offsets, pa.array([], pa.string()), pa.array([], pa.string())).cast(kind)
     where = np.concatenate(places)
     order = pa.array(np.argsort(where, kind="stable"))
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(where, minlength=rows))]).astype(np.int32)
+    starts = np.concatenate([[0], np.cumsum(np.bincount(where, minlength=rows))]).astype(np.int32)
     return pa.MapArray.from_arrays(
-        pa.array(offsets), pa.concat_arrays(names).take(order), pa.concat_arrays(values).take(order)
+        pa.array(starts), pa.concat_arrays(names).take(order), pa.concat_arrays(values).take(order)
     ).cast(kind)
 
 

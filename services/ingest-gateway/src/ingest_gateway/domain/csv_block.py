@@ -21,7 +21,7 @@ _DELETE, _FIRST_PRINTABLE, _FIRST_NON_ASCII = 127, 32, 128
 
 UNCLOSED = "a quote that is not closed on its line"
 NOT_TEXT = "bytes that are not in the file's encoding"
-ODD_QUOTES = "quotes that do not stand around a whole field"
+ODD_QUOTES = "quotes that do not stand around a whole field, or a line end inside one"
 TOO_LARGE = f"a row has at most {RECORD_BYTES >> 10} KiB"
 
 
@@ -212,7 +212,7 @@ def _oddly_quoted(
 
 
 def _parse(data: bytes, rows: int, delimiter: str, quote: str | None, width: int) -> pl.DataFrame | None:
-    """Strings in columns ``0 … width-1``, empty as null; None if polars finds another number of rows."""
+    """Strings in columns ``0 … width-1``, null where empty; None if polars finds another number of rows."""
     schema = {str(column): pl.String for column in range(width)}
     if not rows:
         return pl.DataFrame(schema=schema)
@@ -228,4 +228,7 @@ def _parse(data: bytes, rows: int, delimiter: str, quote: str | None, width: int
         )
     except pl.exceptions.PolarsError:
         return None
-    return frame if frame.height == rows else None
+    if frame.height != rows:
+        return None
+    # "" in quotes is empty too
+    return frame if quote is None else frame.select(pl.when(pl.all() != "").then(pl.all()))

@@ -19,7 +19,7 @@ from ingest_gateway.domain.layout import Layout, bind
 from ingest_gateway.domain.profile import Profile
 from ingest_gateway.domain.refusal import BodyRefused, Refusal, mask_digits
 
-BLOCK_BYTES = 8 << 20
+BLOCK_BYTES = 4 << 20  # some 20,000 rows: larger ones cost as much a row and more memory
 REFUSED_ROW_CHARS = 4_000
 HEAD_BYTES = 1 << 20  # the header, and what is skipped before it, lie within
 BLANK_LINES = 100

@@ -246,6 +246,5 @@ def _hint(header: Sequence[str], profile: Profile) -> str:
     if len(header) == 1:
         for delimiter in LIKELY_DELIMITERS:
             if delimiter != profile.delimiter and delimiter in header[0]:
-                shown = "\\t" if delimiter == "\t" else delimiter
-                return f": header has 1 column: is the delimiter {shown!r}?"
+                return f": header has 1 column: is the delimiter {delimiter!r}?"
     return ""

@@ -22,7 +22,6 @@ THREE_DIGIT_MNC = frozenset(
     str(mcc) for mcc in (302, *range(310, 317), 334, 338, *range(342, 361, 2), 365, 366, 376, 708, 722, 732, 750)
 )
 EMERGENCY = frozenset(["000", "108", "110", "111", "112", "113", "115", "117", "118", "119", "911", "999"])
-_ITALY = 39
 
 
 class Number(NamedTuple):
@@ -36,6 +35,7 @@ class Number(NamedTuple):
 class _Code(NamedTuple):
     digits: int
     lengths: frozenset[int]
+    trunk_zero: bool  # national numbers never begin with 0 there: it is dialled before them
 
 
 @cache
@@ -53,7 +53,9 @@ def _codes() -> dict[str, _Code]:
             if metadata is not None and metadata.general_desc is not None:
                 lengths.update(metadata.general_desc.possible_length or ())
         text = str(code)
-        entry = _Code(len(text), frozenset(lengths))
+        main = PhoneMetadata.metadata_for_region(regions[0])
+        trunk = (main.national_prefix or "") if main is not None else ""
+        entry = _Code(len(text), frozenset(lengths), trunk.startswith("0"))
         for rest in range(10 ** (3 - len(text))):
             table[f"{text}{rest:0{3 - len(text)}d}" if len(text) < 3 else text] = entry
     return table
@@ -77,6 +79,12 @@ def _nanp_country(area: str) -> str:
     # any subscriber digits do: countries are told apart by area code alone
     region = phonenumbers.region_code_for_number(phonenumbers.PhoneNumber(NANP, int(area + "2345678")))
     return region or "US"
+
+
+def load_tables() -> None:
+    """Read the library's metadata now: it takes most of a second, which no request should wait for."""
+    _codes()
+    _leading()
 
 
 def country_of(code: int, national: str) -> str | None:
@@ -103,7 +111,7 @@ def e164(digits: str) -> Number | None:
     if len(national) not in code.lengths:
         return None
     country_code = int(digits[: code.digits])
-    if national[0] == "0" and country_code != _ITALY:
+    if national[0] == "0" and code.trunk_zero:
         return None
     shown = max(0, min(PREFIX_DIGITS, len(national) - HIDDEN_DIGITS))
     return Number("+" + digits, country_of(country_code, national), digits[: code.digits + shown])

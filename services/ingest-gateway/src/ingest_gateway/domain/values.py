@@ -37,7 +37,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _UPPER = re.compile(r"[A-Z]+", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY_MS = 86_400_000
-_BOOLS = {"true": True, "false": False, "1": True, "0": False}
+BOOLS = {"true": True, "false": False, "1": True, "0": False}
 
 
 def epoch_ms(moment: datetime) -> int:
@@ -168,7 +168,7 @@ def _bool_of_json(value: Any) -> bool:
 
 
 def _bool_of_text(value: str) -> bool:
-    known = _BOOLS.get(value)
+    known = BOOLS.get(value)
     if known is None:
         raise Refused("wrong_type", "true or false")
     return known
