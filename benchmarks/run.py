@@ -132,16 +132,15 @@ class Bench:
         return found
 
     def drained(self, name: str, metric: str, wanted: float) -> float:
-        """Seconds from the first record to the last of `wanted` that a service counts."""
+        """Records a second, from the first look that shows any to the one that shows `wanted`."""
         deadline = time.monotonic() + DRAIN_S
-        first: float | None = None
-        began = self.metric(name, metric)
+        began: tuple[float, float] | None = None
         while time.monotonic() < deadline:
             now, seen = time.monotonic(), self.metric(name, metric)
-            if first is None and seen > began:
-                first, at_first = now, seen
-            if first is not None and seen >= wanted:
-                return (now - first) * wanted / max(1.0, wanted - (at_first - began) / 2)
+            if began is None and seen:
+                began = now, seen
+            if began is not None and seen >= wanted:
+                return (wanted - began[1]) / max(1e-9, now - began[0])
             time.sleep(0.05)
         raise SystemExit(f"{name} had {self.metric(name, metric):,.0f} of {wanted:,.0f} after {DRAIN_S:.0f} s")
 
@@ -273,10 +272,10 @@ def measure(bench: Bench, records: int, work: Path) -> None:
     judged = "telestream_enricher_records_total"
     before = sum(written.truth["cdr"]["accepted"] for written in (first, small))
     bench.start("enricher")
-    took = bench.drained("enricher", judged, before)
-    bench.note("enricher, a backlog", f"{before / took:,.0f} CDRs/s", "goal 80,000")
     cpu = bench.cpu_s("enricher")
-    bench.note("enricher, CPU from its start on", f"{cpu / before * 1e6:.1f} µs a CDR")
+    rate = bench.drained("enricher", judged, before)
+    used = bench.cpu_s("enricher") - cpu
+    bench.note("enricher, a backlog", f"{rate:,.0f} CDRs/s, {used / before * 1e6:.1f} µs CPU each", "goal 80,000")
     bench.stop("enricher")
 
     accepted = int(bench.put(second.cdr[0], "cdr", "bench2")["accepted"])

@@ -446,11 +446,15 @@ def compare_api(client: httpx.Client, access: Access, report: Report, truths: Se
     )
     names = (*_FIGURES, *_API_EVENTS)
     regions = sorted({row["region_id"] for truth in truths for row in truth["region_day"] if row["region_id"]})
-    question = span | {"group_by": "region", "step": "1d", "region_id": regions}
+    region_days = {group: sums for group, sums in _both(truths, "region_day", "region_id", "date").items() if group[0]}
+    # regions have days of their own: of unknown customers, and of network events
+    days = sorted(str(group[1]) for group in region_days)
+    question = {"from": days[0], "to": (date.fromisoformat(days[-1]) + timedelta(days=1)).isoformat()}
+    question |= {"group_by": "region", "step": "1d", "region_id": regions}
     report.compare_groups(
         "API, network performance per region and day",
         names,
-        {group: sums for group, sums in _both(truths, "region_day", "region_id", "date").items() if group[0]},
+        region_days,
         {
             (row["region_id"], row["step_start"][:10]): _shown(row)
             for row in ask("/v1/network/performance", question)["rows"]

@@ -15,7 +15,7 @@ from ingest_gateway.errors import GatewayError, ProducerLost
 from ingest_gateway.gateway import Gateway, log
 from ingest_gateway.http import build_app
 from ingest_gateway.settings import GatewaySettings
-from telestream_runtime import AdminServer
+from telestream_runtime import AdminServer, run_service
 
 DRAIN_S = 20
 LOOK_S = 0.1
@@ -98,8 +98,13 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from err
 
 
-def main(settings: GatewaySettings, stop: threading.Event) -> None:
+def _run(settings: GatewaySettings, stop: threading.Event) -> None:
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(settings, stop))
+
+
+def main() -> int:
+    """The process: see ``telestream_runtime.run_service``."""
+    return run_service("ingest-gateway", GatewaySettings, _run)

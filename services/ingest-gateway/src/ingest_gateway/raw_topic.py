@@ -41,6 +41,9 @@ class RawTopics:
                 str(place.partition): future.result(timeout=self._timeout_s + 1).offset
                 for place, future in found.items()
             }
+            # a broker that stood still gives an answer without offsets, and no error
+            if min(offsets.values()) < 0:
+                raise TimeoutError("no answer for some partitions")
             self._admin = admin
             return offsets
         except (KafkaException, TimeoutError) as err:
@@ -61,7 +64,7 @@ class RawTopics:
                 "bootstrap.servers": self._bootstrap,
                 "group.id": f"ingest-gateway-look-{uuid.uuid4().hex}",
                 "enable.auto.commit": False,
-                "auto.offset.reset": "error",
+                "auto.offset.reset": "earliest",  # what retention took away cannot be found
                 "log_level": 3,
             }
         )
