@@ -449,7 +449,10 @@ def compare_api(client: httpx.Client, access: Access, report: Report, truths: Se
     region_days = {group: sums for group, sums in _both(truths, "region_day", "region_id", "date").items() if group[0]}
     # regions have days of their own: of unknown customers, and of network events
     days = sorted(str(group[1]) for group in region_days)
-    question = {"from": days[0], "to": (date.fromisoformat(days[-1]) + timedelta(days=1)).isoformat()}
+    question: dict[str, str | list[str]] = {
+        "from": days[0],
+        "to": (date.fromisoformat(days[-1]) + timedelta(days=1)).isoformat(),
+    }
     question |= {"group_by": "region", "step": "1d", "region_id": regions}
     report.compare_groups(
         "API, network performance per region and day",
