@@ -216,7 +216,8 @@ def expected(
             sums, grouped = _network_sums(r), {"cell": r["cell_id"], "region": r["region_id"]}
             end = min(at, r["appended_at"])
         for family, group in grouped.items():
-            for size_s in (60, 900):
+            # minutes are for now: what arrived more than two hours late counts in quarter hours only
+            for size_s in (60, 900) if r["appended_at"] - at <= 7_200_000 else (900,):
                 start = at // (size_s * 1_000) * size_s * 1_000
                 key = (family, record_type, size_s, start, (group or "",), partition, segment)
                 add(key, sign, sums, currency, charge, end)

@@ -3,7 +3,14 @@
 from telestream_domain.errors import TelestreamError
 from telestream_domain.names import DEFAULT_PREFIX, FAMILIES, Topics, group_id
 from telestream_domain.rules import CONFLICT, REFUSED, REJECTED, RULES, RULES_VERSION, WARN, Rule, Severity
-from telestream_domain.segments import SEGMENT_BITS, SUBSCRIBER_DAY_SEGMENT_BITS, cuts, segment_of, segment_start
+from telestream_domain.segments import (
+    MINUTE_WINDOWS_MAX_AGE_MS,
+    SEGMENT_BITS,
+    SUBSCRIBER_DAY_SEGMENT_BITS,
+    cuts,
+    segment_of,
+    segment_start,
+)
 from telestream_domain.types import CDR, NETWORK, REFERENCES, TYPES, RecordType
 
 __all__ = [
@@ -11,6 +18,7 @@ __all__ = [
     "CONFLICT",
     "DEFAULT_PREFIX",
     "FAMILIES",
+    "MINUTE_WINDOWS_MAX_AGE_MS",
     "NETWORK",
     "REFERENCES",
     "REFUSED",

@@ -8,6 +8,10 @@ SEGMENT_BITS = 18
 SUBSCRIBER_DAY_SEGMENT_BITS = 20
 """Larger, because nearly every record of a small segment would touch a subscriber-day of its own."""
 
+MINUTE_WINDOWS_MAX_AGE_MS = 2 * 3_600_000
+"""A record counts in one-minute windows if it arrived at most so long after its event: they serve what happens now.
+In a file of yesterday nearly every record has a minute and cell of its own (ADR 5)."""
+
 
 def segment_of(src_offset: int, bits: int = SEGMENT_BITS) -> int:
     """The segment a source offset lies in."""

@@ -44,7 +44,7 @@ class Codec:
             raise DecodeError(f"{where}: record {bad.index} of the batch: {bad.reason}")
         return found.frame
 
-    def upserts(self, values: Sequence[bytes], family: str, where: str) -> pl.DataFrame:
+    def upserts(self, values: Sequence[bytes], where: str) -> pl.DataFrame:
         """Upserts in input order. Raises DecodeError."""
         found = decode_each(values, self._schema_of)
         if found.bad:

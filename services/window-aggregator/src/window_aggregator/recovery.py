@@ -93,7 +93,7 @@ def _from_upserts(
     """The family's rows as of its last upserts, None if there is none."""
     if open_.log_from is None:
         return None
-    where = f"{family.name}[{source.partition}]"
+    where = f"{family.topic}[{source.partition}]"
     deadline = time.monotonic() + MARKER_WAIT_S
     while True:
         latest, marked = _latest(record_type, family, open_, source.partition, codec, log)
@@ -107,7 +107,7 @@ def _from_upserts(
         time.sleep(MARKER_RETRY_S)
     if not latest:
         return None
-    found = codec.upserts(list(latest.values()), family.name, where)
+    found = codec.upserts(list(latest.values()), where)
     ahead = int(found["src_to"].max())  # type: ignore[arg-type]
     if state.next_src is None or ahead >= state.next_src or (marked is not None and marked > state.position):
         raise NotRecoverable(
@@ -124,7 +124,7 @@ def _latest(
     own_marker = marker_key(record_type, family.window_s, partition)
     latest: dict[str, bytes] = {}
     last_marker: bytes | None = None
-    for batch in log.upserts(family.name, partition, open_.log_from or 0):
+    for batch in log.upserts(family.topic, partition, open_.log_from or 0):
         for key, value in zip(batch.keys, batch.values, strict=True):
             if key is None or value is None:
                 continue
@@ -135,14 +135,14 @@ def _latest(
                 latest[name] = value
     if last_marker is None:
         return latest, None
-    return latest, codec.upserts([last_marker], family.name, family.name)["marker_offset"][0]
+    return latest, codec.upserts([last_marker], family.topic)["marker_offset"][0]
 
 
 def _with_missing(
     open_: FamilyState, rows: pl.DataFrame, family: Family, record_type: str, included: pl.DataFrame | None
 ) -> FamilyState:
     """With the records of the open segment that no upsert holds."""
-    behind = max(open_.first_src(family), open_.cursors[family.window_s].all_to + 1)
+    behind = max(open_.first_src(family), open_.cursor.all_to + 1)
     rows = rows.filter(pl.col("src_offset") >= behind)
     if rows.is_empty():
         return open_

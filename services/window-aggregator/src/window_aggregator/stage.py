@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from faust_batch import Batch, Committed, Output, Source
-from telestream_domain import TYPES, Topics, cuts, segment_start
+from telestream_domain import MINUTE_WINDOWS_MAX_AGE_MS, TYPES, Topics, cuts, segment_start
 from window_aggregator import metrics
 from window_aggregator.codec import Codec
 from window_aggregator.domain.families import Family
@@ -30,7 +30,7 @@ ENCODE_ROWS = 10_000
 """Upserts are encoded in portions: meanwhile they take several times their size in memory."""
 
 MAX_DIRTY = 12_500
-"""Changed windows of one family, size and partition that may gather before they are emitted whatever the rhythm says:
+"""Changed windows of one family and partition that may gather before they are emitted whatever the rhythm says:
 a transaction, which must end within seconds, holds a few times as many at most, and so does memory."""
 
 
@@ -75,14 +75,15 @@ class Aggregator:
         self._fold_rows = fold_rows
         self._max_dirty = max_dirty
         self._types = {topics.enriched(record_type): record_type for record_type in TYPES}
-        self._agg_topics = {family: topics.agg(family) for family in families}
+        self._agg_topics = {family.topic: topics.agg(family.topic) for family in families.values()}
         self._of_type = {
             record_type: [family for family in families.values() if record_type in family.types]
             for record_type in TYPES
         }
         self._bits = min(family.bits for family in families.values())
         widths = ", ".join(str(bits) for bits in sorted({family.bits for family in families.values()}))
-        self._rules = f"time zone {zone.key}, segments of {widths} bits"
+        recent_h = MINUTE_WINDOWS_MAX_AGE_MS // 3_600_000
+        self._rules = f"time zone {zone.key}, segments of {widths} bits, minutes for {recent_h} h"
 
     @property
     def topics(self) -> Sequence[str]:
@@ -182,10 +183,9 @@ class Aggregator:
         for family in self._of_type[record_type]:
             if segment_start(state.families[family.name].segment + 1, family.bits) != next_src:
                 continue
-            for size_s in family.sizes_s:
-                found, after = self._flush(record_type, family, size_s, {source: state}, {source: Flush.ALL}, None)
-                emissions += found
-                state = after[source]
+            found, after = self._flush(record_type, family, {source: state}, {source: Flush.ALL}, None)
+            emissions += found
+            state = after[source]
             opened = FamilyState.opened(family, next_src, state.position, before=state.families[family.name])
             state = replace(state, families={**state.families, family.name: opened})
         return emissions, state
@@ -194,18 +194,16 @@ class Aggregator:
         """Emit early what has gathered more changed windows than one flush should hold."""
         emissions: list[_Emission] = []
         for family in self._of_type[record_type]:
-            for size_s in family.sizes_s:
-                open_ = state.families[family.name]
-                after = open_.cursors[size_s].all_to
-                if open_.levels.rows() <= self._max_dirty or open_.levels.dirty(after) <= self._max_dirty:
-                    continue
-                open_ = replace(open_, levels=open_.levels.compact(family, record_type))
-                state = replace(state, families={**state.families, family.name: open_})
-                if open_.levels.dirty(after) > self._max_dirty:
-                    flushes = {source: Flush.ALL}
-                    found, flushed = self._flush(record_type, family, size_s, {source: state}, flushes, None)
-                    emissions += found
-                    state = flushed[source]
+            open_ = state.families[family.name]
+            after = open_.cursor.all_to
+            if open_.levels.rows() <= self._max_dirty or open_.levels.dirty(after) <= self._max_dirty:
+                continue
+            open_ = replace(open_, levels=open_.levels.compact(family, record_type))
+            state = replace(state, families={**state.families, family.name: open_})
+            if open_.levels.dirty(after) > self._max_dirty:
+                found, flushed = self._flush(record_type, family, {source: state}, {source: Flush.ALL}, None)
+                emissions += found
+                state = flushed[source]
         return emissions, state
 
     # -- the clock --------------------------------------------------------------------------------------------------
@@ -238,43 +236,48 @@ class Aggregator:
         states = states | self._fold(record_type, ready)
         emissions: list[_Emission] = []
         for family in self._of_type[record_type]:
-            for size_s in family.sizes_s:
-                flushes = {}
-                for source, state in states.items():
-                    open_ = state.families[family.name]
-                    flush = self._rhythm.due(
-                        family.name, size_s, open_.cursors[size_s], open_.levels.touched, state.idle_since_ms, now_ms
-                    )
-                    if state.pending or flush is Flush.NONE:
-                        continue
-                    # what does not fit stays due
-                    if flush is Flush.RECENT or budget.take(open_.levels.dirty(open_.cursors[size_s].all_to)):
-                        flushes[source] = flush
-                if flushes:
-                    found, flushed = self._flush(record_type, family, size_s, states, flushes, now_ms)
-                    emissions += found
-                    states = states | flushed
+            flushes = {}
+            for source, state in states.items():
+                open_ = state.families[family.name]
+                flush = self._rhythm.due(
+                    family.topic, family.window_s, open_.cursor, open_.levels.touched, state.idle_since_ms, now_ms
+                )
+                if state.pending or flush is Flush.NONE:
+                    continue
+                # what does not fit stays due
+                if flush is Flush.RECENT or budget.take(open_.levels.dirty(open_.cursor.all_to)):
+                    flushes[source] = flush
+            if flushes:
+                found, flushed = self._flush(record_type, family, states, flushes, now_ms)
+                emissions += found
+                states = states | flushed
         return emissions, states
 
     def _any_due(self, record_type: str, state: State, now_ms: int) -> bool:
         """Whether something would be emitted if every pending record counted in every family."""
         touched = _known(state.next_src) - 1
         return any(
-            self._rhythm.due(family.name, size_s, cursor, touched, state.idle_since_ms, now_ms) is not Flush.NONE
+            self._rhythm.due(
+                family.topic,
+                family.window_s,
+                state.families[family.name].cursor,
+                touched,
+                state.idle_since_ms,
+                now_ms,
+            )
+            is not Flush.NONE
             for family in self._of_type[record_type]
-            for size_s, cursor in state.families[family.name].cursors.items()
         )
 
     def _flush(
         self,
         record_type: str,
         family: Family,
-        size_s: int,
         states: Mapping[Source, State],
         flushes: Mapping[Source, Flush],
         now_ms: int | None,
     ) -> tuple[list[_Emission], dict[Source, State]]:
-        """Emit one family and size of some partitions. Everything up to a state's position is in its levels.
+        """Emit one family of some partitions. Everything up to a state's position is in its levels.
 
         ``now_ms`` None: not because of the clock, whose rhythm goes on as it was; then all flushes are ALL.
         """
@@ -282,11 +285,12 @@ class Aggregator:
         places: dict[int, Place] = {}
         complete: dict[int, Place] = {}
         after: dict[Source, State] = {}
-        recent_from = ((now_ms or 0) - REALTIME_WINDOW_MS) // (size_s * 1_000) * (size_s * 1_000)
+        window_ms = family.window_s * 1_000
+        recent_from = ((now_ms or 0) - REALTIME_WINDOW_MS) // window_ms * window_ms
         for source, flush in flushes.items():
             state = states[source]
             open_ = state.families[family.name]
-            cursor = open_.cursors[size_s]
+            cursor = open_.cursor
             place = Place(open_.segment, _known(state.next_src) - 1, state.position)
             if flush is Flush.RECENT:
                 wanted.append(Wanted(open_.levels, max(cursor.all_to, cursor.recent_to), recent_from))
@@ -295,36 +299,30 @@ class Aggregator:
             else:
                 wanted.append(Wanted(open_.levels, cursor.all_to))
             if open_.log_from is None:
-                open_ = replace(open_, log_from=self._log.agg_end(family.name, source.partition))
+                open_ = replace(open_, log_from=self._log.agg_end(family.topic, source.partition))
             if flush is Flush.ALL:
                 complete[source.partition] = place
                 cursor = replace(cursor, all_to=place.src_to, recent_to=place.src_to)
                 if now_ms is not None:
                     cursor = replace(cursor, all_at_ms=now_ms, recent_at_ms=now_ms)
-                if size_s == family.window_s:
-                    open_ = replace(open_, position=place.position, marked=True)
+                open_ = replace(open_, position=place.position, marked=True)
             else:
                 cursor = replace(cursor, recent_to=place.src_to, recent_at_ms=now_ms)
             places[source.partition] = place
-            open_ = replace(open_, cursors={**open_.cursors, size_s: cursor})
+            open_ = replace(open_, cursor=cursor)
             after[source] = replace(state, families={**state.families, family.name: open_})
         emissions = []
         wanted = [part for part in wanted if part.levels.frames]
-        if wanted and (rows := changed(wanted, family, record_type, size_s)).height:
-            emissions.append(self._emission(rows, family, record_type, size_s, places))
+        if wanted and (rows := changed(wanted, family, record_type)).height:
+            emissions.append(_Emission(family.topic, upserts(rows, family, record_type, places, self._zone)))
         if complete:
-            emissions.append(_Emission(family.name, markers(family, record_type, size_s, complete)))
+            emissions.append(_Emission(family.topic, markers(family, record_type, complete)))
         return emissions, after
-
-    def _emission(
-        self, rows: pl.DataFrame, family: Family, record_type: str, size_s: int, places: Mapping[int, Place]
-    ) -> _Emission:
-        return _Emission(family.name, upserts(rows, family, record_type, size_s, places, self._zone))
 
     def _outputs(self, emissions: Sequence[_Emission]) -> list[Output]:
         """Emissions of a family are encoded at once, whatever partition they go to; order in a partition is kept."""
         outputs = []
-        for family in self._families:
+        for family in self._agg_topics:
             frames = [emission.upserts for emission in emissions if emission.family == family]
             if not frames:
                 continue

@@ -21,14 +21,14 @@ METADATA_VERSION = 1
 class FamilyState:
     """One family's open segment.
 
-    ``position``: offset in the enriched topic from which to re-read: where the last marker of the family's grain
-    stands, or the segment's beginning while ``marked`` is false. ``log_from``: no upsert of the segment lies before it
-    in the agg topic; None: there is none yet.
+    ``position``: offset in the enriched topic from which to re-read: where the family's last marker stands, or the
+    segment's beginning while ``marked`` is false. ``log_from``: no upsert of the segment lies before it in the agg
+    topic; None: there is none yet.
     """
 
     segment: int
     position: int
-    cursors: Mapping[int, Cursor]
+    cursor: Cursor
     marked: bool = False
     log_from: int | None = None
     levels: Levels = field(default_factory=Levels)
@@ -37,21 +37,14 @@ class FamilyState:
     def opened(cls, family: Family, src_offset: int, position: int, before: FamilyState | None = None) -> FamilyState:
         """The segment of ``src_offset``, empty; its timers go on from the segment before."""
         nothing = src_offset - 1
-        cursors = {
-            size_s: replace(before.cursors[size_s], all_to=nothing, recent_to=nothing)
-            if before is not None
-            else Cursor(nothing, nothing)
-            for size_s in family.sizes_s
-        }
-        return cls(segment_of(src_offset, family.bits), position, cursors)
+        cursor = Cursor(nothing, nothing) if before is None else before.cursor
+        return cls(segment_of(src_offset, family.bits), position, replace(cursor, all_to=nothing, recent_to=nothing))
 
     def begun(self, now_ms: int) -> FamilyState:
-        """With all timers running."""
-        cursors = {
-            size_s: replace(cursor, all_at_ms=now_ms, recent_at_ms=now_ms) if cursor.all_at_ms is None else cursor
-            for size_s, cursor in self.cursors.items()
-        }
-        return replace(self, cursors=cursors)
+        """With its timers running."""
+        if self.cursor.all_at_ms is not None:
+            return self
+        return replace(self, cursor=replace(self.cursor, all_at_ms=now_ms, recent_at_ms=now_ms))
 
     def first_src(self, family: Family) -> int:
         return segment_start(self.segment, family.bits)
@@ -81,7 +74,7 @@ class State:
         state = self
         if self.idle_src != self.next_src:
             state = replace(state, idle_src=self.next_src, idle_since_ms=now_ms)
-        if any(cursor.all_at_ms is None for family in self.families.values() for cursor in family.cursors.values()):
+        if any(family.cursor.all_at_ms is None for family in self.families.values()):
             state = replace(state, families={name: family.begun(now_ms) for name, family in self.families.items()})
         return state
 
@@ -98,7 +91,7 @@ def to_metadata(state: State, rules: str) -> str:
             family.position,
             int(family.marked),
             family.log_from,
-            {size_s: cursor.all_to for size_s, cursor in family.cursors.items()},
+            family.cursor.all_to,
         ]
         for name, family in state.families.items()
     }
@@ -125,9 +118,9 @@ def from_metadata(text: str, position: int, rules: str, where: str) -> State:
                 position=at,
                 marked=bool(marked),
                 log_from=log_from,
-                cursors={int(size_s): Cursor(all_to, all_to) for size_s, all_to in cursors.items()},
+                cursor=Cursor(int(all_to), int(all_to)),
             )
-            for name, (segment, at, marked, log_from, cursors) in found["f"].items()
+            for name, (segment, at, marked, log_from, all_to) in found["f"].items()
         }
         return State(position, found["next"], families)
     except (ValueError, KeyError, TypeError, AttributeError) as err:

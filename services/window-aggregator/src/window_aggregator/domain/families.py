@@ -73,20 +73,22 @@ QUALITY_SUMS = ("records", "reversals", "warned", "duration_ms", "bytes", "laten
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One family.
+    """One family in one window size.
 
-    ``window_s`` is the grain its state is kept in; ``sizes_s`` what is emitted, all whole multiples of it.
-    ``charges``: charge is emitted as sorted arrays by currency; otherwise the currency is one of the groups.
+    ``topic`` is the family it is published as, ``window_s`` its window. ``recent_only``: only records that arrived
+    within MINUTE_WINDOWS_MAX_AGE_MS of their event count. ``charges``: charge is emitted as sorted arrays by currency;
+    otherwise the currency is one of the groups.
     """
 
     name: str
+    topic: str
     groups: tuple[str, ...]
     window_s: int
-    sizes_s: tuple[int, ...]
     types: tuple[str, ...]
     bits: int
     charges: bool = True
     event_end: bool = True
+    recent_only: bool = False
 
     def keys(self) -> tuple[str, ...]:
         """The columns that tell rows of the family's state apart."""
@@ -98,37 +100,41 @@ class Family:
 
     def sums(self, record_type: str) -> tuple[str, ...]:
         """The measures a record type adds to, charge included."""
-        if self.name == "quality":
+        if self.topic == "quality":
             return (*QUALITY_SUMS, CHARGE)
         return (*CDR_SUMS, CHARGE) if record_type == "cdr" else NETWORK_SUMS
 
     def all_sums(self) -> tuple[str, ...]:
         """The measures of the family's schema, without charge."""
-        if self.name == "quality":
+        if self.topic == "quality":
             return QUALITY_SUMS
         return (*CDR_SUMS, *NETWORK_SUMS) if "network" in self.types else CDR_SUMS
 
 
 def families(bits: int = SEGMENT_BITS, subscriber_day_bits: int = SUBSCRIBER_DAY_SEGMENT_BITS) -> dict[str, Family]:
-    """All families. Segments are parameters so that tests can use small ones; the daily ones are never smaller."""
+    """All families by name. Segments are parameters so that tests can use small ones; the daily are never smaller."""
     if subscriber_day_bits < bits:
         raise ValueError("subscriber-day segments must consist of whole segments")
-    both, windows = ("cdr", "network"), (MINUTE_S, QUARTER_S)
+    both = ("cdr", "network")
     subscriber_day = ("subscriber_id", "plan_id", "roaming", "direction", "currency")
-    table = (
-        Family("cell", ("cell_id",), MINUTE_S, windows, both, bits),
-        Family("region", ("region_id",), MINUTE_S, windows, both, bits),
-        Family("plan", ("plan_id",), MINUTE_S, windows, ("cdr",), bits),
+    table = [
         Family(
+            "subscriber_day",
             "subscriber_day",
             subscriber_day,
             DAY_S,
-            (DAY_S,),
             ("cdr",),
             subscriber_day_bits,
             charges=False,
             event_end=False,
         ),
-        Family("quality", ("source", "verdict", "rule"), HOUR_S, (HOUR_S,), both, bits, event_end=False),
-    )
+        Family("quality", "quality", ("source", "verdict", "rule"), HOUR_S, both, bits, event_end=False),
+    ]
+    for topic, group, types in (
+        ("cell", "cell_id", both),
+        ("region", "region_id", both),
+        ("plan", "plan_id", ("cdr",)),
+    ):
+        table.append(Family(f"{topic}_minute", topic, (group,), MINUTE_S, types, bits, recent_only=True))
+        table.append(Family(topic, topic, (group,), QUARTER_S, types, bits))
     return {family.name: family for family in table}

@@ -73,29 +73,18 @@ class Wanted:
         return pl.concat(self.levels.frames, how="vertical", rechunk=False)
 
 
-def changed(wanted: Sequence[Wanted], family: Family, record_type: str, size_s: int) -> pl.DataFrame:
-    """The full state of the wanted windows of a size, at the family's grain. ``wanted`` has some rows at least."""
-    keys = ("partition", "whole", *family.groups)
-    whole = (pl.col("window") // (size_s * 1_000) * (size_s * 1_000)) if size_s != family.window_s else pl.col("window")
-    found = pl.concat([part.rows() for part in wanted], how="vertical").select(
-        "partition", whole.alias("whole"), *family.groups
-    )
+def changed(wanted: Sequence[Wanted], family: Family, record_type: str) -> pl.DataFrame:
+    """The full state of the wanted windows. ``wanted`` has some rows at least."""
+    windows = family.windows()
+    found = pl.concat([part.rows() for part in wanted], how="vertical").select(windows)
     if found.is_empty():
         return wanted[0].levels.frames[0].clear()
-    first = found["whole"].min()
+    first = found["window"].min()
     state = pl.concat([part.state().filter(pl.col("window") >= first) for part in wanted], how="vertical")
-    return merged([state.with_columns(whole.alias("whole")).join(found, on=keys, how="semi")], family, record_type)
+    return merged([state.join(found, on=windows, how="semi")], family, record_type)
 
 
 def changed_before(levels: Levels, window: int, after: int) -> bool:
     """Whether a window that begins before ``window`` took in a source offset above ``after``."""
     wanted = (pl.col("window") < window) & (pl.col("touched") > after)
     return any(bool(frame.select(wanted.any()).item()) for frame in levels.frames)
-
-
-def rolled_up(rows: pl.DataFrame, family: Family, record_type: str, size_s: int) -> pl.DataFrame:
-    """Rows at the family's grain as windows of a larger size."""
-    if size_s == family.window_s:
-        return rows
-    whole = (pl.col("window") // (size_s * 1_000) * (size_s * 1_000)).alias("window")
-    return merged([rows.with_columns(whole)], family, record_type)

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
+from telestream_domain import MINUTE_WINDOWS_MAX_AGE_MS
 from window_aggregator.domain.families import (
     CALLS,
     CHARGE,
@@ -18,6 +19,7 @@ from window_aggregator.domain.families import (
     COUNT_OF_RECORD_TYPE,
     HOUR_S,
     MINUTE_S,
+    QUARTER_S,
     SCALED,
     STATUSES,
     Family,
@@ -61,6 +63,7 @@ _FIELDS: dict[str, tuple[str, ...]] = {
 }
 _EVENT_TIME = {"cdr": "started_at", "network": "occurred_at"}
 MINUTE_MS = MINUTE_S * 1_000
+QUARTER_MS = QUARTER_S * 1_000
 HOUR_MS = HOUR_S * 1_000
 
 _sign = pl.col("sign")
@@ -96,14 +99,16 @@ def measured(rows: pl.DataFrame, record_type: str, family: Family) -> pl.DataFra
 
 
 def _of_family(stored: pl.DataFrame, rows: pl.DataFrame, record_type: str, family: Family) -> pl.DataFrame:
-    if family.name == "quality":
+    if family.topic == "quality":
         return _judged(rows, record_type)
-    if family.name == "subscriber_day":
+    if family.recent_only:
+        return stored.filter("recent")
+    if family.topic == "subscriber_day":
         # an interconnect record has no subscriber: its subscriber_id is its own uid
         return stored.filter(pl.col("subscriber_kind") != "NONE").with_columns(
             window=pl.col("local_date").cast(pl.Int32).cast(pl.Int64), currency=pl.col("own_currency")
         )
-    return stored
+    return stored.with_columns(window=pl.col("window") // QUARTER_MS * QUARTER_MS)
 
 
 def merged(frames: Sequence[pl.DataFrame], family: Family, record_type: str) -> pl.DataFrame:
@@ -128,6 +133,7 @@ def _common(event_time: str) -> list[pl.Expr]:
     return [
         pl.col("partition"),
         (pl.col(event_time) // MINUTE_MS * MINUTE_MS).alias("window"),
+        (pl.col("appended_at") - pl.col(event_time) <= MINUTE_WINDOWS_MAX_AGE_MS).alias("recent"),
         pl.col("cell_id").fill_null(""),
         pl.col("region_id").fill_null(""),
         pl.col("src_offset").alias("touched"),

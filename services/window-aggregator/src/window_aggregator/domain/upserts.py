@@ -13,7 +13,6 @@ from zoneinfo import ZoneInfo
 import polars as pl
 
 from window_aggregator.domain.families import CHARGE, COUNTS, Family
-from window_aggregator.domain.levels import rolled_up
 
 _EPOCH = date(1970, 1, 1)
 _MARKER = "marker"
@@ -36,21 +35,19 @@ def upserts(
     rows: pl.DataFrame,
     family: Family,
     record_type: str,
-    size_s: int,
     places: Mapping[int, Place],
     zone: ZoneInfo,
 ) -> pl.DataFrame:
-    """State at the family's grain as upserts of a size: the schema's fields, and ``key`` beside them.
+    """Rows of state as upserts: the schema's fields, and ``key`` beside them.
 
     ``places`` by partition.
     """
-    rows = rolled_up(rows, family, record_type, size_s)
     if family.charges:
         rows = _with_charge_arrays(rows, family, record_type)
     own = set(family.sums(record_type))
     found = rows.select(
         pl.lit(record_type).alias("type"),
-        pl.lit(size_s, pl.Int64).alias("size_s"),
+        pl.lit(family.window_s, pl.Int64).alias("size_s"),
         *_start(rows, family, zone),
         *(pl.col(name) for name in family.groups),
         pl.col("partition").cast(pl.Int64),
@@ -67,8 +64,8 @@ def upserts(
     return found.with_columns(key=_key(found, family))
 
 
-def markers(family: Family, record_type: str, size_s: int, places: Mapping[int, Place]) -> pl.DataFrame:
-    """One row per partition that says: up to this position in the enriched topic, family and size are complete."""
+def markers(family: Family, record_type: str, places: Mapping[int, Place]) -> pl.DataFrame:
+    """One row per partition that says: up to this position in the enriched topic the family is complete."""
     zero = pl.lit(0, pl.Int64)
     at = pl.DataFrame(
         {
@@ -76,15 +73,15 @@ def markers(family: Family, record_type: str, size_s: int, places: Mapping[int, 
             "segment": [place.segment for place in places.values()],
             "src_to": [place.src_to for place in places.values()],
             "marker_offset": [place.position for place in places.values()],
-            "key": [marker_key(record_type, size_s, partition) for partition in places],
+            "key": [marker_key(record_type, family.window_s, partition) for partition in places],
         },
         schema_overrides=dict.fromkeys(("partition", "segment", "src_to", "marker_offset"), pl.Int64),
     )
     return at.select(
         pl.lit(record_type).alias("type"),
-        pl.lit(size_s, pl.Int64).alias("size_s"),
+        pl.lit(family.window_s, pl.Int64).alias("size_s"),
         _instant(zero).alias("window_start"),
-        *([pl.lit(_EPOCH).alias("local_date")] if family.name == "subscriber_day" else []),
+        *([pl.lit(_EPOCH).alias("local_date")] if family.topic == "subscriber_day" else []),
         *(pl.lit("").alias(name) for name in family.groups),
         "partition",
         "segment",
@@ -109,8 +106,8 @@ def is_of(key: str, record_type: str, size_s: int, segment: int) -> bool:
 
 
 def restored(found: pl.DataFrame, family: Family, record_type: str) -> pl.DataFrame:
-    """Upserts at the family's grain as rows of state again; ``touched`` is their ``src_to``."""
-    day = family.name == "subscriber_day"
+    """Upserts of a family as rows of state again; ``touched`` is their ``src_to``."""
+    day = family.topic == "subscriber_day"
     window = pl.col("local_date").cast(pl.Int32).cast(pl.Int64) if day else pl.col("window_start").cast(pl.Int64)
     sums = [name for name in family.sums(record_type) if name != CHARGE]
     charged_at_all = CHARGE in family.sums(record_type)
@@ -178,7 +175,7 @@ def _of_partition(values: Mapping[int, int]) -> pl.Expr:
 
 
 def _start(rows: pl.DataFrame, family: Family, zone: ZoneInfo) -> Sequence[pl.Expr]:
-    if family.name != "subscriber_day":
+    if family.topic != "subscriber_day":
         return [_instant(pl.col("window")).alias("window_start")]
     days = rows["window"].unique().to_list()
     starts = {day: local_midnight(_EPOCH + timedelta(days=day), zone) for day in days}
