@@ -169,7 +169,10 @@ class SinkProcess:
 
     def ready(self) -> dict[str, str]:
         """What is missing, by dependency."""
-        missing: dict[str, str] = httpx.get(f"{self.admin}/readyz", timeout=5).json()["missing"]
+        try:
+            missing: dict[str, str] = httpx.get(f"{self.admin}/readyz", timeout=5).json()["missing"]
+        except httpx.TransportError as err:
+            return {"sink": str(err)}
         return missing
 
     def metric(self, name: str) -> float:

@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from telestream_contracts import encode_record, enriched_schema, load_schema, schema_of_topic
-from telestream_warehouse import Books, books_of, reconciliation
+from telestream_warehouse import Books, Query, books_of, reconciliation
 
 if TYPE_CHECKING:
     World = Any
@@ -104,15 +104,12 @@ def test_everything_a_topic_holds_is_in_its_table_field_by_field(
     sink = world.sink()
     until(lambda: len(world.rows("SELECT 1 FROM sink_position FINAL")) >= 8, "eight positions")
 
-    fact = world.clickhouse.frame(_query("SELECT * FROM fact_cdr")).to_dicts()
+    fact = world.clickhouse.frame(Query("SELECT * FROM fact_cdr")).to_dicts()
     assert len(fact) == 1
     not_in_facts = {"verdict", "sign", "rule", "first_offset", "content_hash", "reverses_offset", "max_age_days"}
     for name, value in stored.items():
         if name not in not_in_facts:
-            found = fact[0][name]
-            if name == "ext":
-                found = {entry["key"]: entry["value"] for entry in found}
-            assert found == value, name
+            assert fact[0][name] == value, name
     assert [row["verdict"] for row in world.rows(BOOKS_OF)] == ["STORED", "DUPLICATE", "REJECTED"]
     twin = world.rows("SELECT first_offset, rule, event_uid FROM duplicate")
     assert twin == [{"first_offset": 0, "rule": "conflict", "event_uid": "u0"}]
@@ -187,6 +184,9 @@ def test_while_clickhouse_is_away_the_sink_waits_keeps_its_place_and_says_so(wor
 
 
 def test_an_insert_that_was_done_but_not_answered_is_done_again_and_counts_once(world: World, until: Until) -> None:
+    world.clickhouse.command(
+        f"SYSTEM STOP MERGES {world.database}.judgement_all"
+    )  # or repeats may be gone when counted
     sink = world.sink(sink_max_rows="2000")
     world.judged("cdr", 0, 0, 2000)
     until(lambda: world.written("cdr") == 2000, "the first records written")
@@ -314,9 +314,3 @@ def test_told_to_stop_while_clickhouse_is_away_the_sink_ends_in_time(world: Worl
     again = world.sink()
     until(lambda: world.written("cdr") == 5000, "written by the next one")
     assert again.stop() == 0
-
-
-def _query(sql: str) -> Any:
-    from telestream_warehouse import Query
-
-    return Query(sql)

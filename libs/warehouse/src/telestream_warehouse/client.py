@@ -21,13 +21,40 @@ from telestream_warehouse.query import Query
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 60.0
 
-# ClickHouse's codes for "not now": time, sockets, memory, disk, too many parts or queries, read-only, shutting down.
-LATER_CODES = frozenset(
-    {
-        *(3, 74, 75, 76, 159, 160, 164, 198, 201, 202, 203, 209, 210, 225, 236, 241, 242, 243, 252, 274, 279, 285),
-        *(286, 289, 290, 297, 305, 319, 335, 364, 373, 394, 415, 425, 439, 499, 594, 596, 606, 641, 645, 668, 710, 999),
-    }
-)
+# ClickHouse's codes for "not now"; every other one says that the statement itself can never be taken.
+LATER: Mapping[int, str] = {
+    3: "UNEXPECTED_END_OF_FILE",
+    75: "CANNOT_WRITE_TO_FILE_DESCRIPTOR",
+    76: "CANNOT_OPEN_FILE",
+    159: "TIMEOUT_EXCEEDED",
+    160: "TOO_SLOW",
+    198: "DNS_ERROR",
+    201: "QUOTA_EXCEEDED",
+    202: "TOO_MANY_SIMULTANEOUS_QUERIES",
+    203: "NO_FREE_CONNECTION",
+    209: "SOCKET_TIMEOUT",
+    210: "NETWORK_ERROR",
+    225: "NO_ZOOKEEPER",
+    236: "ABORTED",
+    241: "MEMORY_LIMIT_EXCEEDED",
+    242: "TABLE_IS_READ_ONLY",
+    243: "NOT_ENOUGH_SPACE",
+    252: "TOO_MANY_PARTS",
+    279: "ALL_CONNECTION_TRIES_FAILED",
+    285: "TOO_FEW_LIVE_REPLICAS",
+    286: "UNSATISFIED_QUORUM_FOR_PREVIOUS_WRITE",
+    289: "REPLICA_IS_NOT_IN_QUORUM",
+    319: "UNKNOWN_STATUS_OF_INSERT",
+    364: "RECEIVED_ERROR_TOO_MANY_REQUESTS",
+    373: "SESSION_IS_LOCKED",
+    394: "QUERY_WAS_CANCELLED",
+    425: "SYSTEM_ERROR",
+    439: "CANNOT_SCHEDULE_TASK",
+    499: "S3_ERROR",
+    641: "CANNOT_APPEND_TO_FILE",
+    745: "SERVER_OVERLOADED",
+    999: "KEEPER_EXCEPTION",
+}
 INSERT_SETTINGS = {
     # rows are collapsed when read and when merged; doing it at the insert too triples its cost
     "optimize_on_insert": "0",
@@ -143,7 +170,7 @@ class ClickHouse:
         found = answer.headers.get("X-ClickHouse-Exception-Code") or (m.group(1) if (m := _CODE.search(text)) else None)
         code = int(found) if found and found.isdigit() else None
         message = f"{what}: ClickHouse at {self._url} says {answer.status}: {text[:500] or 'nothing'}"
-        if code in LATER_CODES or (code is None and (answer.status >= 500 or answer.status in (408, 429))):
+        if code in LATER or (code is None and (answer.status >= 500 or answer.status in (408, 429))):
             return WarehouseUnavailable(message)
         return WarehouseRefused(message, code)
 
