@@ -97,7 +97,9 @@ def test_a_log_that_begins_late_and_nothing_committed_stops_the_worker(world, so
         w.start()
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"v":99}', '{"v":1,"rules":"time zone UTC, segments of 6, 8 bits, minutes for 2 h"}'])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"v":99}', '{"v":1,"rules":"time zone UTC, segments of 6, 8 bits, minutes for 2 h"}']
+)
 def test_metadata_that_is_not_ours_stops_the_worker(world, some, text):
     from faust_batch import Committed
 

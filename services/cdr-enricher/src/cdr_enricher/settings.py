@@ -20,7 +20,7 @@ class EnricherSettings(ServiceSettings):
     admin_port: Port = Field(18102, description="Port of /livez, /readyz, /metrics")
     runner: Literal["faust", "plain"] = Field("faust", description="faust: Faust's agents; plain: a loop without Faust")
     commit_interval_ms: int = Field(100, ge=10, le=5_000, description="Longest time between two commits under load")
-    max_batch_records: int = Field(10_000, ge=1, le=200_000, description="Records judged at once")
+    max_batch_records: int = Field(20_000, ge=1, le=200_000, description="Records judged at once")
     lateness_s: int = Field(300, ge=0, le=86_400, description="How long after its end an event is still expected")
     home_plmns: tuple[str, ...] = Field((), description="The operator's own networks, as 208-01,208-02: for roaming")
     severities: dict[str, Severity] = Field(

@@ -11,6 +11,7 @@ from faust_batch import BatchError, FaustRunner, NullObserver, PlainRunner, Sour
 from telestream_contracts import Registry
 from telestream_domain import FAMILIES, group_id
 from telestream_runtime import AdminServer, run_service
+from telestream_runtime.lean import give_back_memory
 from window_aggregator import metrics
 from window_aggregator.codec import Codec
 from window_aggregator.domain.families import families
@@ -22,6 +23,7 @@ from window_aggregator.state import State
 MIB = 1 << 20
 SERVICE = "window-aggregator"
 WEDGED_AFTER_S = 60.0
+GIVE_BACK_EVERY_S = 5.0
 
 
 class _Watch(NullObserver):
@@ -29,6 +31,7 @@ class _Watch(NullObserver):
 
     def __init__(self) -> None:
         self.assigned_at: float | None = None
+        self._gave_back_at = 0.0
 
     def on_assigned(self, sources: Sequence[Source]) -> None:
         self.assigned_at = time.monotonic()
@@ -39,6 +42,10 @@ class _Watch(NullObserver):
 
     def on_round(self, records: int, nbytes: int, seconds: float) -> None:
         metrics.COMMIT_SECONDS.observe(seconds)
+        # a flush takes several times what it emits, for a moment
+        if time.monotonic() - self._gave_back_at > GIVE_BACK_EVERY_S:
+            give_back_memory()
+            self._gave_back_at = time.monotonic()
 
     def on_lag(self, source: Source, lag_records: int) -> None:
         metrics.LAG.labels(topic=source.topic, partition=str(source.partition)).set(lag_records)
