@@ -12,7 +12,7 @@ PORT_BASE ?= 18000
 export UV_PYTHON_DOWNLOADS := never
 MEMBERS := $(wildcard libs/*/src services/*/src)
 
-.PHONY: help setup demo up down status clean-state test bench check format lock docs clean
+.PHONY: help setup demo up down status clean-state test test-faults bench check format lock docs clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ clean-state: setup ## stop it and remove its data
 
 test: setup ## unit, contract and integration tests on real parts
 	@$(BIN)/pytest
+
+test-faults: setup ## kills, stops and storms on real parts; takes long
+	@$(BIN)/pytest -m faults
 
 bench: setup ## measured throughput, latency and memory, one table
 	@$(BIN)/python benchmarks/run.py

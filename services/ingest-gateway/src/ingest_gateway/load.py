@@ -203,8 +203,10 @@ class Load:
                 self._waits("Kafka", err)
                 await self._find_sent()
                 sending = self._send(ready)
-        self._sent_from = await self._until_answered(self._ends)
-        self._already = set()
+        last = self._booked.read_lines + ready.file_lines
+        self._already = {(line, key) for line, key in self._already if line > last}
+        if not self._already:  # else what the crashed process sent further on must be found again after another crash
+            self._sent_from = await self._until_answered(self._ends)
         self.alive_at = time.monotonic()
         await self._book(ready)
 

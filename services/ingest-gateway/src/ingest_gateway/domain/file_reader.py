@@ -58,22 +58,28 @@ class JudgedBlock:
 
 def chunks(stream: Bytes, offset: int, first_line: int, block_bytes: int = BLOCK_BYTES) -> Iterator[Chunk]:
     """Cut a stream that stands at ``offset``, the start of ``first_line``, at line ends. A line longer than a block is
-    its own chunk, marked ``overlong``, with only its beginning."""
+    its own chunk, marked ``overlong``, with only its beginning.
+
+    A chunk depends on where it begins alone, not on what was read before: a load that goes on after a crash cuts the
+    blocks that the crashed one cut."""
+    most = max(block_bytes, RECORD_BYTES + 1)
     rest = b""
     while True:
-        data = stream.read(block_bytes)
-        if not data:
-            if rest:
-                yield Chunk(rest, first_line, offset + len(rest))
-            return
-        data = rest + data
-        cut = data.rfind(b"\n") + 1
+        data = _filled(stream, rest, block_bytes)
+        cut = data.rfind(b"\n", 0, block_bytes) + 1
+        if not cut and len(data) >= block_bytes:
+            data = _filled(stream, data, most)
+            cut = data.find(b"\n") + 1
         if cut:
             offset += cut
             yield Chunk(data[:cut], first_line, offset)
             first_line += data.count(b"\n", 0, cut)
             rest = data[cut:]
-        elif len(data) > max(block_bytes, RECORD_BYTES):
+        elif len(data) < most:
+            if data:
+                yield Chunk(data, first_line, offset + len(data))
+            return
+        else:
             size = len(data)
             tail = b""
             while b"\n" not in tail:
@@ -86,8 +92,15 @@ def chunks(stream: Bytes, offset: int, first_line: int, block_bytes: int = BLOCK
             yield Chunk(data[:RECORD_BYTES] + b"\n", first_line, offset, overlong=True)
             first_line += 1
             rest = tail[tail.find(b"\n") + 1 :] if tail else b""
-        else:
-            rest = data
+
+
+def _filled(stream: Bytes, data: bytes, size: int) -> bytes:
+    """``data`` and what follows it, ``size`` bytes unless the stream ends before."""
+    parts, missing = [data], size - len(data)
+    while missing > 0 and (more := stream.read(missing)):
+        parts.append(more)
+        missing -= len(more)
+    return b"".join(parts)
 
 
 class FileReader:
