@@ -38,17 +38,26 @@ from window_aggregator.domain.rhythm import Rhythm, default_beats
 from window_aggregator.stage import Aggregator
 
 PARTITIONS = 4
+CELLS = 2_000
+SUBSCRIBERS = 20_000
 LIVE_PER_S = 10_000
 DAY_MS = 86_400_000
 AGG_IDS = {family: 20 + number for number, family in enumerate(FAMILIES)}
 BUDGET_S = 25.0
 
 
-def cdrs(first: int, count: int, partition: int, from_ms: int, span_ms: int, seed: int) -> pa.RecordBatch:
-    """Judged CDRs spread evenly over ``span_ms``, jittered by 20 s, as the enriched schema's columns."""
+def cdrs(
+    first: int, count: int, partition: int, from_ms: int, span_ms: int, arrived_ms: int | None, seed: int
+) -> pa.RecordBatch:
+    """Judged CDRs spread evenly over ``span_ms``, jittered by 20 s, as the enriched schema's columns.
+
+    They arrived at ``arrived_ms``, or where it is None half a minute after their event. A subscriber's records are all
+    in one partition, as raw topics are keyed.
+    """
     rng = np.random.default_rng(seed)
     schema = arrow_schema(enriched_schema("cdr"))
-    cell, subscriber = rng.integers(2_000, size=count), rng.integers(20_000, size=count)
+    cell = rng.integers(CELLS, size=count)
+    subscriber = rng.integers(SUBSCRIBERS // PARTITIONS, size=count) * PARTITIONS + partition
     at = from_ms + (np.arange(count) * span_ms // count) - rng.integers(20_000, size=count)
     charged = rng.random(count) < 0.5
     kinds, statuses = np.array(["VOICE", "SMS", "DATA"]), np.array(["COMPLETED", "NO_ANSWER", "DROPPED"])
@@ -56,7 +65,7 @@ def cdrs(first: int, count: int, partition: int, from_ms: int, span_ms: int, see
         {
             "src_partition": pl.repeat(partition, count, dtype=pl.Int64, eager=True),
             "src_offset": np.arange(first, first + count),
-            "appended_at": np.maximum(at, from_ms) + 30_000,
+            "appended_at": np.maximum(at, from_ms) + 30_000 if arrived_ms is None else np.full(count, arrived_ms),
             "content_hash": np.arange(count),
             "local_date": (at // DAY_MS).astype(np.int32),
             "started_at": at,
@@ -162,6 +171,7 @@ def stage_alone(shape: str, records: int) -> None:
                 source.partition,
                 from_ms + number * span_ms // rounds,
                 span_ms // rounds,
+                None if shape == "live" else now_ms,
                 seed=number * PARTITIONS + source.partition,
             )
             batches.append(_batch(source, encode(table, schemas[7], 7), number * per_batch))
@@ -230,7 +240,9 @@ def on_kafka(shape: str, records: int, port_base: int, runner: str) -> None:
             for first in range(0, per_partition, 20_000):
                 part = min(20_000, per_partition - first)
                 from_ms = now_ms - span_ms + span_ms * first // per_partition
-                table = cdrs(first, part, partition, from_ms, span_ms * part // per_partition, seed=first + partition)
+                arrived_ms = now_ms if shape == "file" else None
+                span = span_ms * part // per_partition
+                table = cdrs(first, part, partition, from_ms, span, arrived_ms, seed=first + partition)
                 for value in encode(table, enriched_schema("cdr"), ids[topic]):
                     producer.produce(topic, value, partition=partition)
                     producer.poll(0)

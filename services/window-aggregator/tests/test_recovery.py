@@ -120,6 +120,16 @@ def test_another_time_zone_than_the_generation_s_stops_the_worker(world, some, n
         w.start()
 
 
+def test_another_age_limit_of_minutes_than_the_generation_s_stops_the_worker(world, some, monkeypatch):
+    w = world()
+    source = w.write("cdr", 0, some("cdr", 50))
+    w.take(source, 50)
+    w.commit()
+    monkeypatch.setattr("window_aggregator.stage.MINUTE_WINDOWS_MAX_AGE_MS", 9_000_000)
+    with pytest.raises(TelestreamError, match=r"minutes for 2 h, this worker is set\s+to .*minutes for 2\.5 h"):
+        w.start()
+
+
 def test_upserts_ahead_of_the_committed_offset_stop_the_worker(world, some, now_ms):
     """An offset whose commit is not finished yet is never taken together with upserts that are."""
     w = world()

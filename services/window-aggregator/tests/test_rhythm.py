@@ -125,6 +125,25 @@ def test_one_call_emits_a_bounded_number_and_the_rest_stays_due(world, cdr, now_
     assert w.windows() == w.expected()
 
 
+def test_what_the_clock_had_folded_is_emitted_at_the_next_batch_once_too_much_has_gathered(world, cdr, now_ms):
+    w = world(bits=18, day_bits=20, fold_rows=10_000, max_dirty=20)
+    source = w.write("cdr", 0, [cdr(n, started_at=now_ms - n * 3_600_000) for n in range(200)])
+    for n in range(20):
+        w.take(source, 10)
+        w.tick(now_ms + n * 1_000)
+        assert max(open_.levels.gathered for open_ in w.states[source].families.values()) <= 20 + 10
+    w.take_all(now_ms + 60_000)
+    assert w.windows() == w.expected()
+
+
+def test_windows_touched_again_and_again_are_counted_once_before_they_are_emitted_early(world, cdr, now_ms):
+    w = world(bits=18, day_bits=20, idle_ms=600_000, fold_rows=10, max_dirty=20)
+    source = w.write("cdr", 0, [cdr(n) for n in range(400)])
+    for _ in range(40):
+        w.take(source, 10)
+    assert w.open_outputs == []
+
+
 def test_the_settings_are_the_rhythm():
     settings = AggregatorSettings.from_env({"TELESTREAM_MINUTE_FLUSH_S": "0.25", "TELESTREAM_IDLE_FLUSH_S": "1"})
     assert settings.rhythm.beats["region", 60] == Beat(250, 60_000)

@@ -82,8 +82,8 @@ class Aggregator:
         }
         self._bits = min(family.bits for family in families.values())
         widths = ", ".join(str(bits) for bits in sorted({family.bits for family in families.values()}))
-        recent_h = MINUTE_WINDOWS_MAX_AGE_MS // 3_600_000
-        self._rules = f"time zone {zone.key}, segments of {widths} bits, minutes for {recent_h} h"
+        recent_h = MINUTE_WINDOWS_MAX_AGE_MS / 3_600_000
+        self._rules = f"time zone {zone.key}, segments of {widths} bits, minutes for {recent_h:g} h"
 
     @property
     def topics(self) -> Sequence[str]:
@@ -150,8 +150,8 @@ class Aggregator:
                 emissions += closed
         if state.pending_rows >= self._fold_rows:
             state = self._fold(record_type, {batch.source: state})[batch.source]
-            full, state = self._relieve(batch.source, record_type, state)
-            emissions += full
+        full, state = self._relieve(batch.source, record_type, state)
+        emissions += full
         metrics.RECORDS.labels(type=record_type).inc(len(batch))
         return self._outputs(emissions), state
 
@@ -192,19 +192,31 @@ class Aggregator:
 
     def _relieve(self, source: Source, record_type: str, state: State) -> tuple[list[_Emission], State]:
         """Emit early what has gathered more changed windows than one flush should hold."""
+        counted = {
+            name: replace(
+                open_,
+                levels=open_.levels.counted(open_.cursor.all_to, self._max_dirty, self._families[name], record_type),
+            )
+            for name, open_ in state.families.items()
+            if self._is_full(open_)
+        }
+        if not counted:
+            return [], state
+        state = replace(state, families={**state.families, **counted})
+        full = [name for name, open_ in counted.items() if self._is_full(open_)]
+        if not full:
+            return [], state
+        # a flush says up to where it is complete
+        state = self._fold(record_type, {source: state})[source]
         emissions: list[_Emission] = []
-        for family in self._of_type[record_type]:
-            open_ = state.families[family.name]
-            after = open_.cursor.all_to
-            if open_.levels.rows() <= self._max_dirty or open_.levels.dirty(after) <= self._max_dirty:
-                continue
-            open_ = replace(open_, levels=open_.levels.compact(family, record_type))
-            state = replace(state, families={**state.families, family.name: open_})
-            if open_.levels.dirty(after) > self._max_dirty:
-                found, flushed = self._flush(record_type, family, {source: state}, {source: Flush.ALL}, None)
-                emissions += found
-                state = flushed[source]
+        for name in full:
+            found, flushed = self._flush(record_type, self._families[name], {source: state}, {source: Flush.ALL}, None)
+            emissions += found
+            state = flushed[source]
         return emissions, state
+
+    def _is_full(self, open_: FamilyState) -> bool:
+        return open_.levels.gathered > self._max_dirty
 
     # -- the clock --------------------------------------------------------------------------------------------------
 
@@ -305,7 +317,7 @@ class Aggregator:
                 cursor = replace(cursor, all_to=place.src_to, recent_to=place.src_to)
                 if now_ms is not None:
                     cursor = replace(cursor, all_at_ms=now_ms, recent_at_ms=now_ms)
-                open_ = replace(open_, position=place.position, marked=True)
+                open_ = replace(open_, position=place.position, marked=True, levels=open_.levels.emitted())
             else:
                 cursor = replace(cursor, recent_to=place.src_to, recent_at_ms=now_ms)
             places[source.partition] = place

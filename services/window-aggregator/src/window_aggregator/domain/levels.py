@@ -1,7 +1,7 @@
 """The state of one family in one open segment: partials, appended as they come and merged now and then.
 
 Merging costs a row visit; so small partials are merged with each other, and with the long ones below them only when
-together they are about as long.
+together they are about as long. Sums are held packed.
 """
 
 from __future__ import annotations
@@ -12,46 +12,72 @@ from dataclasses import dataclass, replace
 import polars as pl
 
 from window_aggregator.domain.families import Family
-from window_aggregator.domain.measures import merged
+from window_aggregator.domain.measures import is_packed, merged, packed
 
 MAX_FRAMES = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Levels:
-    """``touched`` is the last source offset that any window took in, −1 if none did."""
+    """``touched`` is the last source offset that any window took in, −1 if none did. ``gathered``: so many changed
+    windows at most have not been emitted; counting them exactly would visit every row, at every batch."""
 
     frames: tuple[pl.DataFrame, ...] = ()
     touched: int = -1
+    gathered: int = 0
 
     def add(self, partial: pl.DataFrame, family: Family, record_type: str) -> Levels:
         """With one more partial."""
         if partial.is_empty():
             return self
-        touched = max(self.touched, int(partial["touched"].max()))  # type: ignore[arg-type]
-        frames = (*self.frames, partial)
+        touched = max(self.touched, _touched(partial))
+        frames = (*self.frames, packed(partial, family, record_type))
         if len(frames) > MAX_FRAMES:
             first, rows = len(frames) - 1, frames[-1].height
             while first and frames[first - 1].height <= 2 * rows:
                 first -= 1
                 rows += frames[first].height
             if first < len(frames) - 1:
-                frames = (*frames[:first], merged(frames[first:], family, record_type))
-        return Levels(frames, touched)
+                frames = (*frames[:first], _merged(frames[first:], family, record_type))
+        return Levels(frames, touched, self.gathered + partial.height)
 
     def rows(self) -> int:
         """Rows held: the windows, and those of them that are not merged yet once more."""
         return sum(frame.height for frame in self.frames)
 
-    def compact(self, family: Family, record_type: str) -> Levels:
-        """With one row per key."""
-        return replace(self, frames=(merged(self.frames, family, record_type),)) if len(self.frames) > 1 else self
+    def counted(self, after: int, enough: int, family: Family, record_type: str) -> Levels:
+        """With ``gathered`` counted: exactly if it is above ``enough``.
+
+        That takes one row per key among the frames that took in a source offset above ``after``. Those below are left
+        alone: merging all for every portion would cost more the more is held.
+        """
+        counted = self.dirty(after)
+        if counted <= enough:
+            return replace(self, gathered=counted)
+        first = next((at for at, frame in enumerate(self.frames) if _touched(frame) > after), len(self.frames))
+        frames = self.frames
+        if first < len(frames) - 1:
+            frames = (*frames[:first], _merged(frames[first:], family, record_type))
+        found = replace(self, frames=frames)
+        return replace(found, gathered=found.dirty(after))
+
+    def emitted(self) -> Levels:
+        """After every changed window was."""
+        return replace(self, gathered=0)
 
     def dirty(self, after: int) -> int:
         """Rows that took in a source offset above ``after``; of windows that are not merged yet some come twice."""
         if self.touched <= after:
             return 0
         return sum(int((frame["touched"] > after).sum()) for frame in self.frames)
+
+
+def _touched(frame: pl.DataFrame) -> int:
+    return int(frame["touched"].max())  # type: ignore[arg-type]
+
+
+def _merged(frames: Sequence[pl.DataFrame], family: Family, record_type: str) -> pl.DataFrame:
+    return packed(merged(frames, family, record_type), family, record_type)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,26 +88,35 @@ class Wanted:
     after: int
     from_window: int | None = None
 
-    def rows(self) -> pl.DataFrame:
-        """Rows that say so; other rows of their windows may not."""
+    def windows(self, family: Family) -> pl.DataFrame:
+        """The keys of rows that say so; other rows of these windows may not."""
         wanted = pl.col("touched") > self.after
         if self.from_window is not None:
             wanted &= pl.col("window") >= self.from_window
-        return self.state().filter(wanted)
-
-    def state(self) -> pl.DataFrame:
-        return pl.concat(self.levels.frames, how="vertical", rechunk=False)
+        windows = family.windows()
+        found = [frame.filter(wanted).select(windows) for frame in _few(self.levels.frames)]
+        return pl.concat(found, how="vertical") if len(found) > 1 else found[0]
 
 
 def changed(wanted: Sequence[Wanted], family: Family, record_type: str) -> pl.DataFrame:
     """The full state of the wanted windows. ``wanted`` has some rows at least."""
     windows = family.windows()
-    found = pl.concat([part.rows() for part in wanted], how="vertical").select(windows)
+    frames = [frame for part in wanted for frame in part.levels.frames]
+    found = pl.concat([part.windows(family) for part in wanted], how="vertical")
     if found.is_empty():
-        return wanted[0].levels.frames[0].clear()
+        return frames[0].clear()
     first = found["window"].min()
-    state = pl.concat([part.state().filter(pl.col("window") >= first) for part in wanted], how="vertical")
-    return merged([state.join(found, on=windows, how="semi")], family, record_type)
+    state = [frame.filter(pl.col("window") >= first) for frame in _few(frames)]
+    # sums are widened only in what is emitted
+    state = [frame.join(found, on=windows, how="semi") for frame in state if frame.height]
+    return merged([frame for frame in state if frame.height], family, record_type)
+
+
+def _few(frames: Sequence[pl.DataFrame]) -> list[pl.DataFrame]:
+    """The same rows in few frames: those that are not packed, which are the many, become one without a copy."""
+    short = [frame for frame in frames if not is_packed(frame)]
+    rest = [frame for frame in frames if is_packed(frame)]
+    return [pl.concat(short, how="vertical", rechunk=False), *rest] if short else rest
 
 
 def changed_before(levels: Levels, window: int, after: int) -> bool:

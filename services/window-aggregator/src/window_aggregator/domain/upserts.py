@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 import polars as pl
 
 from window_aggregator.domain.families import CHARGE, COUNTS, Family
+from window_aggregator.domain.measures import LABEL, group_type
 
 _EPOCH = date(1970, 1, 1)
 _MARKER = "marker"
@@ -49,7 +50,7 @@ def upserts(
         pl.lit(record_type).alias("type"),
         pl.lit(family.window_s, pl.Int64).alias("size_s"),
         *_start(rows, family, zone),
-        *(pl.col(name) for name in family.groups),
+        *(pl.col(name).cast(pl.String) for name in family.groups),
         pl.col("partition").cast(pl.Int64),
         _of_partition({partition: place.segment for partition, place in places.items()}).alias("segment"),
         pl.col("touched").alias("src_to"),
@@ -111,7 +112,8 @@ def restored(found: pl.DataFrame, family: Family, record_type: str) -> pl.DataFr
     window = pl.col("local_date").cast(pl.Int32).cast(pl.Int64) if day else pl.col("window_start").cast(pl.Int64)
     sums = [name for name in family.sums(record_type) if name != CHARGE]
     charged_at_all = CHARGE in family.sums(record_type)
-    keys = [pl.col("partition").cast(pl.Int32), window.alias("window"), *(pl.col(name) for name in family.groups)]
+    groups = [pl.col(name).cast(group_type(name)) for name in family.groups]
+    keys = [pl.col("partition").cast(pl.Int32), window.alias("window"), *groups]
     latest = [pl.col("src_to").alias("touched")]
     if family.event_end:
         latest.append(pl.col("freshest_event_end_at").cast(pl.Int64).alias("event_end"))
@@ -121,7 +123,7 @@ def restored(found: pl.DataFrame, family: Family, record_type: str) -> pl.DataFr
         return found.select(*keys, *latest, *counted_sums, CHARGE)
     counted = found.select(
         *keys,
-        pl.lit(None, pl.String).alias("currency"),
+        pl.lit(None, LABEL).alias("currency"),
         *latest,
         *counted_sums,
         *([zero.alias(CHARGE)] if charged_at_all else []),
@@ -131,7 +133,13 @@ def restored(found: pl.DataFrame, family: Family, record_type: str) -> pl.DataFr
     charged = (
         found.filter(pl.col("charge_currencies").list.len() > 0)
         .explode("charge_currencies", CHARGE)
-        .select(*keys, pl.col("charge_currencies").alias("currency"), *latest, *(_zero(name) for name in sums), CHARGE)
+        .select(
+            *keys,
+            pl.col("charge_currencies").cast(LABEL).alias("currency"),
+            *latest,
+            *(_zero(name) for name in sums),
+            CHARGE,
+        )
     )
     return pl.concat([counted, charged], how="vertical")
 
@@ -147,17 +155,21 @@ def local_midnight(day: date, zone: ZoneInfo) -> int:
 
 def _with_charge_arrays(rows: pl.DataFrame, family: Family, record_type: str) -> pl.DataFrame:
     """One row per window: currencies, sorted, and their sums as arrays."""
-    keys = family.windows()
     sums = [name for name in family.sums(record_type) if name != CHARGE]
+    if len(sums) == len(family.sums(record_type)):  # nothing is ever charged: a window is one row already
+        return rows.with_columns(*_no_charges())
     latest = ("touched", "event_end") if family.event_end else ("touched",)
-    found = rows.group_by(keys).agg(*(pl.col(name).max() for name in latest), *(pl.col(name).sum() for name in sums))
-    charged = rows.filter(pl.col("currency").is_not_null())
-    currencies, charges = _no_charges()
-    if charged.is_empty():
-        return found.with_columns(currencies, charges)
-    arrays = charged.sort("currency").group_by(keys).agg(pl.col("currency").alias("charge_currencies"), pl.col(CHARGE))
-    return found.join(arrays, on=keys, how="left").with_columns(
-        pl.col("charge_currencies").fill_null(currencies), pl.col(CHARGE).fill_null(charges)
+    charged = pl.col("currency").is_not_null()
+    return (
+        rows.with_columns(pl.col("currency").cast(pl.String))
+        .sort("currency")
+        .group_by(family.windows())
+        .agg(
+            *(pl.col(name).max() for name in latest),
+            *(pl.col(name).sum() for name in sums),
+            pl.col("currency").filter(charged).alias("charge_currencies"),
+            pl.col(CHARGE).filter(charged),
+        )
     )
 
 
