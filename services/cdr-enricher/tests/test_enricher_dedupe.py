@@ -25,8 +25,10 @@ def keys(uids: list[str], times: list[int], holders: list[str]) -> tuple[np.ndar
 def judge(seen: Seen, uids: list[str], first: int, contents: list[int] | None = None) -> tuple[list[int], list[bool]]:
     found = seen.judge(
         keys(uids, [5] * len(uids), ["s"] * len(uids)),
+        np.full(len(uids), 5),
         np.arange(first, first + len(uids)),
         np.array(contents or [1] * len(uids), np.int64),
+        np.zeros(len(uids), np.int64),
     )
     return found.first_offset.tolist(), found.conflict.tolist()
 
@@ -51,7 +53,9 @@ def test_the_same_identity_with_other_content_is_a_conflict_and_is_not_remembere
 @pytest.mark.parametrize("other", [("v", 5, "s"), ("u", 6, "s"), ("u", 5, "t")])
 def test_another_uid_time_or_subscriber_is_another_record(other: tuple[str, int, str]) -> None:
     uids, times, holders = (list(column) for column in zip(("u", 5, "s"), other, strict=True))
-    found = Seen().judge(keys(uids, times, holders), np.arange(2), np.zeros(2, np.int64))
+    found = Seen().judge(
+        keys(uids, times, holders), np.array(times), np.arange(2), np.zeros(2, np.int64), np.zeros(2, np.int64)
+    )
     assert found.first_offset.tolist() == [NO_OFFSET, NO_OFFSET]
 
 
@@ -79,10 +83,9 @@ def test_the_table_stays_exact_when_many_keys_share_a_slot() -> None:
     seen = Seen()
     first = np.full(500, 1 << 20, np.uint64)
     second = np.arange(500, dtype=np.uint64)
-    for expected in (np.full(500, NO_OFFSET), np.arange(500)):
-        found = seen.judge(
-            (first, second), np.arange(500) if expected[0] == NO_OFFSET else np.arange(500, 1000), second.view(np.int64)
-        )
+    for start, expected in ((0, np.full(500, NO_OFFSET)), (500, np.arange(500))):
+        zeros = np.zeros(500, np.int64)
+        found = seen.judge((first, second), zeros, np.arange(start, start + 500), second.view(np.int64), zeros)
         assert found.first_offset.tolist() == expected.tolist()
 
 

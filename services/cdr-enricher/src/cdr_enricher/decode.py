@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import polars as pl
@@ -23,6 +24,7 @@ from telestream_contracts import (
     schema_id_of,
 )
 
+_FRAME_OF, _PAYLOAD_OF = itemgetter(slice(0, FRAME_BYTES)), itemgetter(slice(FRAME_BYTES, None))
 _NULL = "the value is null"
 _NO_FRAME = "the value is not in the wire format (magic byte 0, schema id)"
 _NO_SCHEMA = "the value names a schema that is not registered for this type"
@@ -56,8 +58,8 @@ class RawDecoder:
     def decode(self, values: Sequence[bytes | None]) -> Decoded:
         """Decode a batch. Raises Unsupported for a raw schema that is newer than this code."""
         try:
-            if {value[:FRAME_BYTES] for value in values} == {self._frame}:  # type: ignore[index]
-                payloads = [value[FRAME_BYTES:] for value in values if value is not None]
+            if set(map(_FRAME_OF, values)) == {self._frame}:  # type: ignore[arg-type]
+                payloads: list[bytes] = list(map(_PAYLOAD_OF, values))  # type: ignore[arg-type]
                 return Decoded(decode_payloads(payloads, self._schema), payloads, {})
         except (TypeError, DecodeError):
             pass  # a null, or a payload that is none: found one by one

@@ -102,8 +102,10 @@ class Restorer:
         time_ms = stored[self._kind.record_type.time_field].to_physical().to_numpy()
         seen.judge(
             identity_key(keys["event_uid"], time_ms, keys[self._kind.record_type.key_field]),
+            time_ms,
             stored["src_offset"].to_numpy(),
             stored["content_hash"].to_numpy(),
+            np.zeros(len(time_ms), np.int64),
         )
         return int(offsets[-1])
 

@@ -107,7 +107,9 @@ class Judge:
         self._dead_letter: Schema = load_schema("dead_letter")
         self._frame = frame(target.enriched_id)
         self._time, self._holder = kind.record_type.time_field, kind.record_type.key_field
-        self._keys = TextKeys(*dict.fromkeys(("event_uid", self._holder, "cell_id")))
+        self._keys = TextKeys(
+            *dict.fromkeys(("event_uid", self._holder, "cell_id", *(("imsi",) if kind.has_customer else ())))
+        )
         self._content = ContentHash((f for f in decoder.columns if f not in INGESTION_FIELDS), decoder.columns)
         self._event_end = _event_end(kind)
         self._on_tally = on_tally
@@ -119,7 +121,7 @@ class Judge:
         """
         _check_dense(batch, state)
         decoded = self._decoder.decode(batch.values)
-        event_ms = decoded.records[self._time].to_physical()
+        event_ms = decoded.records[self._time].cast(pl.Int64)
         records = decoded.records.hstack([event_ms.alias(EVENT_MS), pl.Series(APPENDED_MS, batch.timestamps_ms)])
         _refuse_reversals(batch, records)
         broken = self._rules.judge(records)
@@ -130,7 +132,8 @@ class Judge:
         content[~readable] = 0
         keys = self._keys.of(records)
         identity = identity_key(keys["event_uid"], event_ms.to_numpy(), keys[self._holder])
-        repeats = _dedupe(identity, batch.offsets, content, rejected, state.seen)
+        repeats = _dedupe(identity, event_ms.to_numpy(), batch, content, rejected, state.seen)
+        state.seen.advance(batch.last_offset + 1)
         head = pl.DataFrame(
             [
                 *self._judged(batch, broken, readable, rejected, repeats, content),
@@ -181,7 +184,7 @@ class Judge:
         if not self._kind.has_customer:
             return known
         customer, customer_known = customers_at(
-            references.customers, keys[self._holder], records["imsi"], event_ms.to_numpy()
+            references.customers, keys[self._holder], keys["imsi"], event_ms.to_numpy()
         )
         parts = pl.DataFrame(
             [
@@ -242,12 +245,17 @@ class Judge:
         return watermark.after(events.filter(~rejected) if rejected.any() else events)
 
 
-def _dedupe(identity: TextKey, offsets: Ints, content: Ints, rejected: Bools, seen: Seen) -> Repeats:
+def _dedupe(
+    identity: TextKey, event_ms: Ints, batch: Batch, content: Ints, rejected: Bools, seen: Seen
+) -> Repeats:
+    offsets, appended_ms = batch.offsets, batch.timestamps_ms
     if not rejected.any():
-        return seen.judge(identity, offsets, content)
+        return seen.judge(identity, event_ms, offsets, content, appended_ms)
     # a rejected record leaves no trace: mended and sent again, it is stored
     valid = np.flatnonzero(~rejected)
-    judged = seen.judge((identity[0][valid], identity[1][valid]), offsets[valid], content[valid])
+    judged = seen.judge(
+        (identity[0][valid], identity[1][valid]), event_ms[valid], offsets[valid], content[valid], appended_ms[valid]
+    )
     repeats = Repeats(np.full(len(offsets), NO_OFFSET, np.int64), np.zeros(len(offsets), np.bool_))
     repeats.first_offset[valid] = judged.first_offset
     repeats.conflict[valid] = judged.conflict

@@ -19,7 +19,7 @@ from cdr_enricher.domain.hashing import Ints, TextKey, text_key
 _T = TypeVar("_T", bound=np.generic)
 
 NO_VERSION = 0
-_CHUNKS = 16  # of the bodies, before they are joined into one
+_CHUNKS = 8  # of the bodies, before they are joined into one: looking up in several is dearer
 
 
 class Versions:
@@ -58,7 +58,7 @@ class Versions:
         self._bodies = self._bodies.vstack(
             versions.select(pl.when(empty).then(None).otherwise(pl.col(f).cast(pl.String)).alias(f) for f in self.body)
         )
-        if self._bodies.n_chunks() > _CHUNKS:
+        if self._bodies.n_chunks() > _CHUNKS or new * _CHUNKS > self.count:
             self._bodies = self._bodies.rechunk()
         entities = self._numbered(text_key(versions[self.id_field]))
         # of one entity's versions only one at a time can be hung on its chain

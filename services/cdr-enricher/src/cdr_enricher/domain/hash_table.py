@@ -62,6 +62,17 @@ class HashTable:
         self._find_in(self._levels, *key, found)
         return found
 
+    def assign(self, key: TextKey, first: Ints, second: Ints) -> None:
+        """Set the values of keys, whether they were there or not; of equal keys in one batch the earliest counts."""
+        self.find_or_insert(key, first, second)
+        for level in self._levels:
+            if level.count:
+                _overwrite(level, key, first, second)
+
+    def rows(self) -> U64:
+        """All entries, as rows of key, key, first and second."""
+        return np.concatenate([level.rows[level.rows[:, 0] != 0] for level in self._levels])
+
     def find_or_insert(self, key: TextKey, first: Ints, second: Ints) -> Found:
         """Look a batch of keys up and insert what is new, as if one record came after the other.
 
@@ -100,42 +111,64 @@ def _take(found: Found, where: Ints, rows: U64) -> None:
     found.second[where] = rows[:, 3].view(np.int64)
 
 
+def _at(level: _Level, slot: U64) -> U64:
+    """The rows of these slots: ``take`` is six times faster than indexing."""
+    rows: U64 = level.rows.take(slot.view(np.int64), axis=0)
+    return rows
+
+
 def _find(level: _Level, first_key: U64, second_key: U64, found: Found) -> None:
     slot = first_key & level.mask
     todo = np.arange(len(first_key))
     a, b = first_key, second_key
     step = 0
     while len(todo):
-        rows = level.rows[slot]
-        hit = (rows[:, 0] == a) & (rows[:, 1] == b)
+        rows = _at(level, slot)
+        key = rows[:, 0]
+        hit = (key == a) & (rows[:, 1] == b)
         if hit.any():
-            _take(found, todo[hit], rows[hit])
-        on = (rows[:, 0] != 0) & ~hit
+            hits = np.flatnonzero(hit)
+            _take(found, todo.take(hits), rows.take(hits, axis=0))
+        on = np.flatnonzero((key != 0) & ~hit)
         step += 1
-        todo, a, b = todo[on], a[on], b[on]
-        slot = (slot[on] + np.uint64(step)) & level.mask
+        todo, a, b = todo.take(on), a.take(on), b.take(on)
+        slot = (slot.take(on) + np.uint64(step)) & level.mask
+
+
+def _overwrite(level: _Level, key: TextKey, first: Ints, second: Ints) -> None:
+    new = np.stack((*key, first.view(np.uint64), second.view(np.uint64)), axis=1)[::-1]
+    slot = new[:, 0] & level.mask
+    step = 0
+    while len(new):
+        rows = _at(level, slot)
+        hit = (rows[:, 0] == new[:, 0]) & (rows[:, 1] == new[:, 1])
+        level.rows[slot[hit].view(np.int64)] = new[hit]
+        on = np.flatnonzero((rows[:, 0] != 0) & ~hit)
+        step += 1
+        new = new.take(on, axis=0)
+        slot = (slot.take(on) + np.uint64(step)) & level.mask
 
 
 def _insert(level: _Level, key: TextKey, first: Ints, second: Ints, todo: Ints, found: Found) -> None:
     new = np.empty((len(todo), _ROW), np.uint64)
-    new[:, 0], new[:, 1] = key[0][todo], key[1][todo]
-    new[:, 2], new[:, 3] = first[todo].view(np.uint64), second[todo].view(np.uint64)
+    new[:, 0], new[:, 1] = key[0].take(todo), key[1].take(todo)
+    new[:, 2], new[:, 3] = first.take(todo).view(np.uint64), second.take(todo).view(np.uint64)
     slot = new[:, 0] & level.mask
     step = 0
     while len(todo):
-        free = np.flatnonzero(level.rows[slot, 0] == 0)
+        free = np.flatnonzero(_at(level, slot)[:, 0] == 0)
         if len(free):
             # equal slots: the last assignment stays, so going backwards the earliest record wins
             back = free[::-1]
-            level.rows[slot[back]] = new[back]
-        rows = level.rows[slot]
+            level.rows[slot.take(back).view(np.int64)] = new.take(back, axis=0)
+        rows = _at(level, slot)
         same = (rows[:, 0] == new[:, 0]) & (rows[:, 1] == new[:, 1])
         mine = same & (rows[:, 2] == new[:, 2])
-        level.count += int(mine.sum())
-        other = same & ~mine
-        if other.any():
-            _take(found, todo[other], rows[other])
-        on = ~same
+        level.count += int(np.count_nonzero(mine))
+        other = np.flatnonzero(same & ~mine)
+        if len(other):
+            _take(found, todo.take(other), rows.take(other, axis=0))
+        on = np.flatnonzero(~same)
         step += 1
-        todo, new = todo[on], new[on]
-        slot = (slot[on] + np.uint64(step)) & level.mask
+        todo, new = todo.take(on), new.take(on, axis=0)
+        slot = (slot.take(on) + np.uint64(step)) & level.mask

@@ -9,7 +9,7 @@ import polars as pl
 
 from cdr_enricher.domain.as_of_join import NO_VERSION, Versions
 from cdr_enricher.domain.hash_table import Bools
-from cdr_enricher.domain.hashing import Ints, TextKey, text_key
+from cdr_enricher.domain.hashing import Ints, TextKey
 
 CUSTOMER, CELL = "customer", "cell"
 ENTITIES = (CUSTOMER, CELL)
@@ -40,18 +40,16 @@ def cells_at(cells: Versions, cell: TextKey, event_ms: Ints) -> tuple[pl.DataFra
 
 
 def customers_at(
-    customers: Versions, subscriber: TextKey, imsi: pl.Series, event_ms: Ints
+    customers: Versions, subscriber: TextKey, imsi: TextKey, event_ms: Ints
 ) -> tuple[pl.DataFrame, Bools]:
     """``customer_id``, ``plan_id``, ``segment``, ``customer_region_id`` as of each event, and whether it is known.
 
     A subscriber without a version at that time is looked for by IMSI; one that was deleted is not.
     """
     version = customers.at(subscriber, event_ms)
-    unknown = version == NO_VERSION
-    if imsi.null_count() < len(imsi) and unknown.any():
-        where = np.flatnonzero(unknown & imsi.is_not_null().to_numpy())
-        if len(where):
-            version[where] = customers.at(text_key(imsi.gather(where)), event_ms[where])
+    where = np.flatnonzero((version == NO_VERSION) & (imsi[0] != 0))
+    if len(where):
+        version[where] = customers.at((imsi[0].take(where), imsi[1].take(where)), event_ms.take(where))
     return customers.bodies(version).rename({"region_id": "customer_region_id"}), _known(customers, version)
 
 
