@@ -24,7 +24,16 @@ from ingest_gateway.domain.identity import Identity
 from ingest_gateway.domain.profile import Profile, parse_profile
 from ingest_gateway.encode import BatchHead, Encoder
 from ingest_gateway.profiles import shipped
-from telestream_contracts import Registry, apply_topics, decode_record, encode_records, load_schema
+from telestream_contracts import (
+    FRAME_BYTES,
+    Registry,
+    apply_topics,
+    decode_payloads,
+    decode_record,
+    encode_records,
+    load_schema,
+    prefix_schema,
+)
 from telestream_devstack import Parts
 from telestream_devstack.postgres import create_database, psql
 from telestream_domain import Topics
@@ -230,6 +239,23 @@ class Running:
 
     def stored(self, record_type: str = "cdr") -> list[dict[str, Any]]:
         """Everything in the type's topic: partition, offset, key and the decoded record."""
+        schema = load_schema(record_type)
+        return [
+            {"partition": partition, "key": key.decode()} | decode_record(value, schema)
+            for partition, key, value in self._messages(record_type)
+        ]
+
+    def lines(self, batch_id: int) -> list[int]:
+        """The lines of a file's CDRs as they lie in the topic."""
+        return [line for batch, line in self.positions() if batch == batch_id]
+
+    def positions(self) -> list[tuple[int, int]]:
+        """Batch and line of every CDR in the topic: by columns, for large files."""
+        payloads = [value[FRAME_BYTES:] for _, _, value in self._messages("cdr")]
+        records = decode_payloads(payloads, prefix_schema(load_schema("cdr"), "line"))
+        return list(zip(records["batch_id"].to_list(), records["line"].to_list(), strict=True))
+
+    def _messages(self, record_type: str) -> Iterator[tuple[int, bytes, bytes]]:
         from confluent_kafka import Consumer, TopicPartition
 
         reference = record_type not in ("cdr", "network")
@@ -242,16 +268,15 @@ class Running:
             places = [TopicPartition(topic, number, 0) for number in partitions]
             left = sum(consumer.get_watermark_offsets(place, timeout=10)[1] for place in places)
             consumer.assign(places)
-            schema = load_schema(record_type)
-            found: list[dict[str, Any]] = []
-            while len(found) < left:
+            while left:
                 for message in consumer.consume(min(left, 10_000), timeout=10):
                     assert message.error() is None
-                    key, value = message.key(), message.value()
+                    key, value, partition = message.key(), message.value(), message.partition()
                     assert isinstance(key, bytes)
                     assert isinstance(value, bytes)
-                    found.append({"partition": message.partition(), "key": key.decode()} | decode_record(value, schema))
-            return found
+                    assert partition is not None
+                    left -= 1
+                    yield partition, key, value
         finally:
             consumer.close()
 
