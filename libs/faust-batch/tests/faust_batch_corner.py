@@ -14,13 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from faust_batch_worker import CopyStage
 
 from faust_batch import FaustRunner, NullObserver, PlainRunner, Source, WorkerConfig, end_offsets, read_partition
+from faust_batch.topic_ids import unstamped
 
 WORKER = Path(__file__).parent / "faust_batch_worker.py"
+STRUCK_WORKER = Path(__file__).parent / "faust_batch_struck_worker.py"
 RUNNERS = {"plain": PlainRunner, "faust": FaustRunner}
 
 
@@ -114,10 +116,14 @@ class Supervised:
     def current(self) -> Process:
         return self.lives[-1]
 
-    def stop(self) -> None:
-        """SIGTERM, for good; what is left of its partitions goes to others."""
+    def leave(self) -> None:
+        """Do not start it again."""
         self._stopping.set()
         self._thread.join()
+
+    def stop(self) -> None:
+        """SIGTERM, for good; what is left of its partitions goes to others."""
+        self.leave()
         if self.current.popen.poll() is None:
             self.current.stop()
 
@@ -134,6 +140,7 @@ class Corner:
     folder: Path
     processes: list[Process] = field(default_factory=list)
     running: list[Running] = field(default_factory=list)
+    supervised: list[Supervised] = field(default_factory=list)
     observers: dict[str, Consumer] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -192,9 +199,17 @@ class Corner:
         if group not in self.observers:
             self.observers[group] = Consumer({"bootstrap.servers": self.bootstrap, "group.id": self.prefix + group})
         consumer = self.observers[group]
-        partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
-        found = consumer.committed([TopicPartition(topic, p) for p in partitions], timeout=20)
-        return {tp.partition: (tp.offset, tp.metadata) for tp in found}
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+                found = consumer.committed([TopicPartition(topic, p) for p in partitions], timeout=20)
+                break
+            except KafkaException:  # a broker that has just started knows no coordinator yet
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+        return {tp.partition: (tp.offset, unstamped(tp.metadata or "")[1]) for tp in found}
 
     def config(self, worker: int = 0, **changes: Any) -> WorkerConfig:
         return WorkerConfig(**self._identity(worker), **changes)
@@ -231,14 +246,18 @@ class Corner:
         stage: Mapping[str, Any],
         worker: int = 0,
         env: Mapping[str, str] | None = None,
+        strike: Mapping[str, Any] | None = None,
         **config: Any,
     ) -> Process:
-        """A worker in a process."""
+        """A worker in a process; `strike`: see faust_batch_struck_worker."""
         order = {"runner": runner, "stage": stage, "config": {**self._identity(worker), **config}}
+        script = WORKER
+        if strike is not None:
+            order["strike"], script = strike, STRUCK_WORKER
         log = self.folder / f"worker-{len(self.processes)}.log"
         with log.open("w") as stderr:
             popen = subprocess.Popen(
-                [sys.executable, str(WORKER), json.dumps(order)], stderr=stderr, env={**os.environ, **(env or {})}
+                [sys.executable, str(script), json.dumps(order)], stderr=stderr, env={**os.environ, **(env or {})}
             )
         process = Process(popen, log)
         self.processes.append(process)
@@ -246,9 +265,13 @@ class Corner:
 
     def supervise(self, runner: str, stage: Mapping[str, Any], worker: int, **config: Any) -> Supervised:
         """A worker in a process that is started again whenever it ends by itself, as in production."""
-        return Supervised(lambda: self.spawn(runner, stage, worker, **config))
+        supervised = Supervised(lambda: self.spawn(runner, stage, worker, **config))
+        self.supervised.append(supervised)
+        return supervised
 
     def close(self) -> None:
+        for supervised in self.supervised:
+            supervised.leave()
         for running in self.running:
             running.stop.set()
         for running in self.running:

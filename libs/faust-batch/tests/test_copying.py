@@ -137,6 +137,19 @@ def test_bytes_held_are_bounded_while_the_stage_is_slow(corner: Corner, runner: 
     assert worker.runner.held_peak_bytes <= 100_000 + 1_000 * 120
 
 
+def test_partitions_are_paused_while_agents_hold_too_much_and_go_on_afterwards(corner: Corner) -> None:
+    source, target = corner.topics("in", "out")
+    values = numbered(4, 200)
+    corner.produce(source, values)
+    worker = corner.start("faust", CopyStage([source], target, sleep_s=0.3), max_held_bytes=10_000)
+    until(lambda: worker.observer.records == 800)
+    assert worker.runner.pauses > 0
+    corner.produce(source, {0: [b"late"]})
+    until(lambda: worker.observer.records == 801)
+    worker.finish()
+    assert corner.all_values(target) == {**values, 0: [*values[0], b"late"]}
+
+
 def test_a_worker_that_comes_after_the_records_starts_at_the_first(corner: Corner) -> None:
     source, target = corner.topics("in", "out", partitions=1)
     corner.produce(source, numbered(1, 10))

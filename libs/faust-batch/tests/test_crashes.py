@@ -72,7 +72,7 @@ def test_a_message_that_is_too_large_ends_the_worker_and_its_round_is_not_seen(c
     worker = corner.spawn(runner, {"topics": [source], "target": target, "swell_at": values[0][500].decode()})
     assert worker.ended() == 1
     assert "OutputRefused" in worker.said
-    assert f"{target}[0]" in worker.said
+    assert f"{target}[0]: the producer refused a message of up to 3000001 bytes" in worker.said
     before = position(corner, source)
     assert before <= 500
     assert corner.values(target, 0) == values[0][:before]

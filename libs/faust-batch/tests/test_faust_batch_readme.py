@@ -29,3 +29,16 @@ def test_the_example_of_the_readme_runs(corner: Corner, tmp_path: Path) -> None:
     corner.produce(words, {0: [b"hush", b"now"]})
     until(lambda: corner.values(loud, 0) == [b"HUSH", b"NOW"])
     assert process.stop() == 0, process.said
+
+
+def test_every_test_that_the_table_of_defects_names_exists() -> None:
+    here = Path(__file__).parent
+    defined = {
+        name for path in here.glob("test_*.py") for name in re.findall(r"^def (test_\w+)", path.read_text(), re.M)
+    }
+    text = (here.parent / "docs" / "faust-defects.md").read_text()
+    named = set(re.findall(r"`(test_\w+(?:\.py)?)`", text))
+    files = {name for name in named if name.endswith(".py")}
+    assert len(named) > 40
+    assert named - files - defined == set()
+    assert {name for name in files if not (here / name).exists()} == set()

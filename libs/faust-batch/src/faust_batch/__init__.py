@@ -11,13 +11,16 @@ from faust_batch.errors import (
     NotCompiled,
     OffsetOutOfRange,
     OutputRefused,
+    PartitionStopped,
     ReadStalled,
     SourceUnusable,
     StageFailed,
+    TopicMadeAnew,
     TopicMissing,
     TransactionFailed,
 )
 from faust_batch.faust_runner import FaustRunner
+from faust_batch.health import Condition, Health
 from faust_batch.observer import NullObserver, Observer
 from faust_batch.plain import PlainRunner
 from faust_batch.reader import TopicTail, end_offsets, read_partition
@@ -30,15 +33,18 @@ __all__ = [
     "BatchError",
     "ClientFailed",
     "Committed",
+    "Condition",
     "ConfigInvalid",
     "FaustRunner",
     "HandOverStalled",
+    "Health",
     "NotCompiled",
     "NullObserver",
     "Observer",
     "OffsetOutOfRange",
     "Output",
     "OutputRefused",
+    "PartitionStopped",
     "PlainRunner",
     "ReadStalled",
     "Source",
@@ -46,6 +52,7 @@ __all__ = [
     "Stage",
     "StageFailed",
     "StatelessStage",
+    "TopicMadeAnew",
     "TopicMissing",
     "TopicTail",
     "TransactionFailed",

@@ -15,7 +15,10 @@ from faust_batch.source import Source
 
 @dataclass(slots=True)
 class Chain:
-    """`position`: next to judge; `fetched`: next to fetch; `offered_at`: when the head was last handed out, or None."""
+    """`position`: next to judge; `fetched`: next to fetch; `offered_at`: when the head was last handed out, or None.
+
+    `stopped`: it goes no further than `position`.
+    """
 
     source: Source
     epoch: int
@@ -24,6 +27,7 @@ class Chain:
     held: deque[Batch] = field(default_factory=deque)
     held_bytes: int = 0
     offered_at: float | None = None
+    stopped: bool = False
 
     @classmethod
     def starting_at(cls, source: Source, epoch: int, position: int) -> Chain:
@@ -36,10 +40,17 @@ class Chain:
 
     def reached(self, end: int) -> bool:
         """The log's end was seen at `end` with no records before it: step over control records. True if that moved."""
-        if self.held or end <= self.fetched:
+        if self.stopped or self.held or end <= self.fetched:
             return False
         self.fetched = self.position = end
         return True
+
+    def stop(self) -> None:
+        """Go no further: what was fetched is forgotten."""
+        self.held.clear()
+        self.held_bytes = 0
+        self.offered_at = None
+        self.stopped = True
 
     def follows(self, batch: Batch) -> bool:
         """Whether this very batch is the next to judge."""

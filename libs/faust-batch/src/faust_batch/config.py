@@ -36,6 +36,8 @@ class WorkerConfig:
     transaction_timeout_ms: int = 10_000
     max_poll_interval_ms: int = 300_000
     drain_timeout_s: float = 20.0
+    wedged_after_s: float = 60.0  # nothing moves although it could: the process ends
+    hand_over_timeout_s: float = 45.0  # FaustRunner: agents that sit on a batch; before it looks wedged
     client_options: Mapping[str, str] = field(default_factory=dict)
     consumer_options: Mapping[str, str] = field(default_factory=dict)
     producer_options: Mapping[str, str] = field(default_factory=dict)
@@ -58,6 +60,8 @@ class WorkerConfig:
                 "session_timeout_ms",
                 "transaction_timeout_ms",
                 "drain_timeout_s",
+                "wedged_after_s",
+                "hand_over_timeout_s",
             )
             if getattr(self, name) <= 0
         ]
@@ -112,6 +116,9 @@ class WorkerConfig:
             "linger.ms": 5,
             "batch.size": 1_000_000,
             "compression.type": "lz4",
+            # When all brokers were away, librdkafka would throw away the ones it knew and start from the bootstrap
+            # servers, but its transactions go on waiting for the coordinator it threw away (its issue 5511).
+            "metadata.recovery.strategy": "none",
             # Room is counted in messages before each call (see transactions.py). The limit in bytes would refuse
             # single large messages and let smaller ones behind them pass.
             "queue.buffering.max.messages": 200_000,

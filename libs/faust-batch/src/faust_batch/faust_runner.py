@@ -13,8 +13,9 @@ from typing import Any, Generic, TypeVar
 from faust_batch.batch import Batch
 from faust_batch.config import WorkerConfig
 from faust_batch.engine import Engine
-from faust_batch.errors import ClientFailed, NotCompiled
-from faust_batch.handover import HandOver
+from faust_batch.errors import BatchError, ClientFailed, NotCompiled
+from faust_batch.handover import HandOver, WorkerEnding
+from faust_batch.health import Condition, Health
 from faust_batch.observer import Observer
 from faust_batch.stage import Stage
 from faust_batch.watchdog import Watchdog
@@ -25,10 +26,14 @@ _log = logging.getLogger(__name__)
 
 SETTLE_LIMIT_S = 10.0  # a rebalance inside Faust; the next one is not held up longer
 POLL_S = 0.05
+NOTICE_LIMIT_S = 1.0
+_STARTING = Health(Condition.WAITING, "the worker is starting")
 
 
 class FaustRunner(Generic[S]):
     """Runs a stage behind Faust agents. Refuses to start without Faust's compiled extension."""
+
+    handover: type[HandOver] = HandOver  # tests put one that misbehaves
 
     def __init__(self, stage: Stage[S], config: WorkerConfig, observer: Observer | None = None) -> None:
         require_compiled()
@@ -47,42 +52,51 @@ class FaustRunner(Generic[S]):
         failed = threading.Event()
         with Watchdog(
             lambda: ending.is_set() or failed.is_set() or (self._engine is not None and self._engine.abandoned),
-            lambda: 0.0 if self._engine is None else self._engine.overdue_s(),
+            lambda: _STARTING if self._engine is None else self._engine.look(),
             self._config.drain_timeout_s,
         ):
             asyncio.run(self._run(ending, failed, own_signals=stop is None))
 
-    def stuck_for_s(self) -> float:
-        """Seconds since the owning thread last came round; 0 before it runs."""
-        return 0.0 if self._engine is None else time.monotonic() - self._engine.turned_at
+    def health(self) -> Health:
+        """What the watchdog last saw, from any thread; it ends the process if that is `Condition.WEDGED`."""
+        return _STARTING if self._engine is None else self._engine.health
 
     @property
     def held_peak_bytes(self) -> int:
         return 0 if self._engine is None else self._engine.held_peak_bytes
+
+    @property
+    def pauses(self) -> int:
+        """How often partitions were paused because too much was held."""
+        return 0 if self._engine is None else self._engine.pauses
 
     async def _run(self, stop: threading.Event, failed: threading.Event, own_signals: bool) -> None:
         loop = asyncio.get_running_loop()
         if own_signals and threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, stop.set)
-        handover = HandOver(loop)
+        handover = self.handover(loop)
         engine = self._engine = Engine(self._stage, self._config, handover, self._observer)
         handover.judged_by(engine.submit)
         app = build_app(self._config, self._stage.topics, handover)
         owner = _Owner(engine, stop, loop)
+
+        def broken() -> bool:
+            return app.crashed or following.done() or _exception(starting) is not None
+
         starting = asyncio.create_task(app.start(), name="faust-batch start")
         following = asyncio.create_task(_follow(app, handover), name="faust-batch membership")
         try:
-            await _first(starting, handover.wanted.wait(), _until(stop.is_set))
-            if not starting.done() and not stop.is_set():
+            await _first(handover.wanted.wait(), _until(lambda: stop.is_set() or broken()))
+            if handover.wanted.is_set() and not stop.is_set():
                 owner.start()
-                await _first(owner.ended.wait(), _until(lambda: app.crashed or following.done() or _raised(starting)))
+                await _first(owner.ended.wait(), _until(broken))
             trouble = app.crash_reason or _exception(starting) or _exception(following)
             if not owner.ended.is_set() and not stop.is_set():
                 # Faust failed on its own: what was judged may not be all that was shown to an agent, so nothing of
                 # the open round is kept
                 failed.set()
-                engine.fail(trouble or ClientFailed("Faust stopped by itself"))
+                owner.give_up(_faust_failed(trouble))
             await owner.join()
         finally:
             if owner.failure is not None:
@@ -102,6 +116,7 @@ class _Owner(Generic[S]):
         self._loop = loop
         self._thread = threading.Thread(target=self._run, name="faust-batch owner", daemon=True)
         self._started = False
+        self._noticed = threading.Event()
         self.ended = asyncio.Event()
         self.failure: BaseException | None = None
 
@@ -109,9 +124,17 @@ class _Owner(Generic[S]):
         self._started = True
         self._thread.start()
 
+    def give_up(self, error: BatchError) -> None:
+        """End with this error; nothing of the open round is kept."""
+        if self._started:
+            self._engine.fail(error)
+        else:
+            self.failure = error
+
     async def join(self) -> None:
         if self._started:
             await self.ended.wait()
+            self._noticed.set()
 
     def _run(self) -> None:
         try:
@@ -120,6 +143,9 @@ class _Owner(Generic[S]):
             self.failure = error
         finally:
             self._loop.call_soon_threadsafe(self.ended.set)
+        if self.failure is not None and not self._noticed.wait(NOTICE_LIMIT_S):
+            # the loop stands still, so nobody will raise it before the watchdog ends the process
+            _log.error("%s", self.failure)
 
 
 def require_compiled() -> None:
@@ -140,7 +166,7 @@ def build_app(config: WorkerConfig, topics: Any, handover: HandOver) -> Any:
     """A Faust app on the `batch://` transport with one agent per topic. Call it on the loop that will run it."""
     import faust
 
-    from faust_batch.transport import BatchSchema
+    from faust_batch.transport import BatchSchema, NoTables
 
     class App(faust.App):
         handover: HandOver
@@ -160,13 +186,19 @@ def build_app(config: WorkerConfig, topics: Any, handover: HandOver) -> Any:
         topic_allow_declare=False,
         topic_disable_leader=True,
         web_enabled=False,
+        TableManager=NoTables,
     )
     app.handover = handover
 
     def agent(topic: str) -> None:
         async def judge(batches: AsyncIterable[Batch]) -> None:
             async for batch in batches:
-                await handover.judge(batch)
+                try:
+                    await handover.judge(batch)
+                except WorkerEnding:
+                    # The owning thread reports why. An agent that raised would have Faust log it too, with its
+                    # traceback, and an agent that returned would have it acknowledge the batch.
+                    await asyncio.Event().wait()
 
         app.agent(app.topic(topic, schema=BatchSchema()), name=f"judge {topic}")(judge)
 
@@ -224,8 +256,11 @@ async def _until(condition: Callable[[], Any]) -> None:
         await asyncio.sleep(POLL_S)
 
 
-def _raised(task: asyncio.Task[Any]) -> bool:
-    return _exception(task) is not None
+def _faust_failed(error: BaseException | None) -> ClientFailed:
+    detail = "it stopped by itself" if error is None else f"{type(error).__name__}: {error}".removesuffix(": ")
+    failed = ClientFailed(f"Faust failed: {detail}; the open round is judged again after a restart")
+    failed.__cause__ = error
+    return failed
 
 
 def _exception(task: asyncio.Task[Any]) -> BaseException | None:

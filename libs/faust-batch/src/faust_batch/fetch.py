@@ -77,7 +77,10 @@ class Grouper:
         ):
             raise TopicMissing(f"{where}: not found on the broker ({error.str()}); create the topic first")
         elif error.fatal() or not error.retriable():
-            raise ClientFailed(f"{where}: {error.name()}: {error.str()}")
+            text = f"{where}: {error.name()}: {error.str()}"
+            if "same group.instance.id" in error.str():
+                text += "; either two workers share an instance id, or the broker stood still and took our own for it"
+            raise ClientFailed(text)
 
 
 def batch_of(source: Source, messages: list[Message], *, end: int | None, high_watermark: int, epoch: int) -> Batch:

@@ -10,6 +10,10 @@ from faust_batch.batch import Batch
 from faust_batch.source import Source
 
 
+class WorkerEnding(Exception):
+    """The owning thread has failed, and says why: nothing is judged any more."""
+
+
 class HandOver:
     """Batches on their way to the agents, and the partitions the worker has.
 
@@ -63,10 +67,13 @@ class HandOver:
             self._something.set()
 
     async def judge(self, batch: Batch) -> bool:
-        """Have the owning thread judge a batch; False: it was refused. Raises what ends the worker."""
+        """Have the owning thread judge a batch; False: it was refused. Raises WorkerEnding if that ends the worker."""
         if self._submit is None:
             raise RuntimeError("no engine is attached")
-        judged = await asyncio.wrap_future(self._submit(batch))
+        try:
+            judged = await asyncio.wrap_future(self._submit(batch))
+        except Exception as error:
+            raise WorkerEnding from error
         if self._taken.get(batch.source) is batch:
             del self._taken[batch.source]
         return judged

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import Generic, TypeVar
 
 from faust_batch.batch import Batch
 from faust_batch.config import WorkerConfig
 from faust_batch.engine import Engine
+from faust_batch.health import Health
 from faust_batch.observer import Observer
 from faust_batch.source import Source
 from faust_batch.stage import Stage
@@ -31,16 +31,21 @@ class PlainRunner(Generic[S]):
         """
         ending = stop or threading.Event()
         engine = self._engine
-        with Watchdog(lambda: ending.is_set() or engine.abandoned, engine.overdue_s, self._drain_timeout_s):
+        with Watchdog(lambda: ending.is_set() or engine.abandoned, engine.look, self._drain_timeout_s):
             engine.run(ending)
 
-    def stuck_for_s(self) -> float:
-        """Seconds since the loop last came round: long ones mean a long stage call, or a wedged worker."""
-        return time.monotonic() - self._engine.turned_at
+    def health(self) -> Health:
+        """What the watchdog last saw, from any thread; it ends the process if that is `Condition.WEDGED`."""
+        return self._engine.health
 
     @property
     def held_peak_bytes(self) -> int:
         return self._engine.held_peak_bytes
+
+    @property
+    def pauses(self) -> int:
+        """How often partitions were paused because too much was held."""
+        return self._engine.pauses
 
     def offer(self, batch: Batch) -> None:
         self._engine.judge(batch)

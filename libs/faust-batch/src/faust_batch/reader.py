@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from faust_batch.batch import Batch
 from faust_batch.config import MIB
 from faust_batch.errors import ClientFailed, OffsetOutOfRange, ReadStalled, TopicMissing
 from faust_batch.fetch import Appetite, Grouper, batch_of, before, not_before
+from faust_batch.patience import patiently
 from faust_batch.source import Source
 
+_LOG = logging.getLogger("faust_batch.librdkafka")
 QUERY_TIMEOUT_S = 30.0
 STALL_LIMIT_S = 60.0  # longer than any transaction may be open
 POLL_S = 0.1
@@ -34,8 +37,8 @@ def end_offsets(
     `settled`: the ends that hold once every transaction open now has ended, committed ones whose markers are still
     on their way among them (a commit is answered before its records can be read).
     """
-    admin = AdminClient({**(client_options or {}), "bootstrap.servers": bootstrap})
-    return _ends(admin, _partitions(admin, topics), settled)
+    ask = _Asking(bootstrap, client_options)
+    return ask.ends(ask.partitions(topics), settled)
 
 
 def read_partition(
@@ -64,7 +67,7 @@ def read_partition(
     try:
         low, high = reader.range(source)
         if settled:
-            high = max(high, _settled_end(bootstrap, source, client_options))
+            high = max(high, _Asking(bootstrap, client_options).ends([source], settled=True)[source])
         position = low if start is None else start
         if not low <= position <= high:
             raise OffsetOutOfRange(source, position, low, high)
@@ -93,11 +96,11 @@ class TopicTail:
         max_bytes: int = 8 * MIB,
         client_options: Mapping[str, str] | None = None,
     ) -> None:
-        self._admin = AdminClient({**(client_options or {}), "bootstrap.servers": bootstrap})
+        self._asking = _Asking(bootstrap, client_options)
         self._reader = _Reader(bootstrap, max_bytes, client_options)
         self._since_ms = since_ms
         wanted = []
-        for source in _partitions(self._admin, topics):
+        for source in self._asking.partitions(topics):
             chosen = partitions.get(source.topic) if isinstance(partitions, Mapping) else partitions
             if chosen is None or source.partition in chosen:
                 wanted.append(source)
@@ -123,7 +126,7 @@ class TopicTail:
 
     def catching_up(self, *, settled: bool = False) -> Iterator[Batch]:
         """As `catch_up`, one batch at a time: for a first call that may be large. Must be exhausted."""
-        yield from self._reader.read_to(_ends(self._admin, list(self._reader.positions), settled))
+        yield from self._reader.read_to(self._asking.ends(list(self._reader.positions), settled))
 
     def close(self) -> None:
         self._reader.close()
@@ -153,14 +156,17 @@ class _Reader:
                 "isolation.level": "read_committed",
                 "auto.offset.reset": "error",
                 "enable.partition.eof": True,
-            }
+            },
+            logger=_LOG,
         )
         self._appetite = Appetite(MAX_BATCH_RECORDS, max_bytes)
         self.positions: dict[Source, int] = {}
 
     def range(self, source: Source) -> tuple[int, int]:
         try:
-            found = self._consumer.get_watermark_offsets(_tp(source), timeout=QUERY_TIMEOUT_S)
+            found = patiently(
+                lambda: self._consumer.get_watermark_offsets(_tp(source), timeout=QUERY_TIMEOUT_S), QUERY_TIMEOUT_S
+            )
         except KafkaException as error:
             raise TopicMissing(f"{source}: the log's range is unknown ({error})") from error
         if found is None:
@@ -257,33 +263,48 @@ def _tp(source: Source) -> TopicPartition:
     return TopicPartition(source.topic, source.partition)
 
 
-def _partitions(admin: AdminClient, topics: Iterable[str]) -> list[Source]:
-    wanted = list(topics)
-    try:
-        known = admin.list_topics(timeout=QUERY_TIMEOUT_S).topics
-    except KafkaException as error:
-        raise ClientFailed(f"no metadata for {', '.join(wanted)} ({error}); is the broker up?") from error
-    missing = sorted(set(wanted) - set(known))
-    if missing:
-        raise TopicMissing(f"no such topic: {', '.join(missing)}; create it first")
-    return [Source(topic, partition) for topic in wanted for partition in sorted(known[topic].partitions)]
+class _Asking:
+    """Asks a broker about topics, with one client as long as all goes well."""
 
+    def __init__(self, bootstrap: str, client_options: Mapping[str, str] | None) -> None:
+        self._options: dict[str, str | int | float | bool] = {**(client_options or {}), "bootstrap.servers": bootstrap}
+        self._admin: AdminClient | None = None
 
-def _settled_end(bootstrap: str, source: Source, client_options: Mapping[str, str] | None) -> int:
-    admin = AdminClient({**(client_options or {}), "bootstrap.servers": bootstrap})
-    return _ends(admin, [source], settled=True)[source]
-
-
-def _ends(admin: AdminClient, sources: Collection[Source], settled: bool) -> dict[Source, int]:
-    if not sources:
-        return {}
-    asked: dict[Any, Any] = {_tp(source): OffsetSpec.latest() for source in sources}  # type: ignore[no-untyped-call]
-    level = IsolationLevel.READ_UNCOMMITTED if settled else IsolationLevel.READ_COMMITTED
-    futures = admin.list_offsets(asked, isolation_level=level, request_timeout=QUERY_TIMEOUT_S)
-    ends = {}
-    for tp, future in futures.items():
+    def partitions(self, topics: Iterable[str]) -> list[Source]:
+        wanted = list(topics)
         try:
-            ends[Source(tp.topic, tp.partition)] = future.result().offset
+            known = self._client().list_topics(timeout=QUERY_TIMEOUT_S).topics
         except KafkaException as error:
-            raise ClientFailed(f"{tp.topic}[{tp.partition}]: the log's end is unknown ({error})") from error
-    return ends
+            raise ClientFailed(f"no metadata for {', '.join(wanted)} ({error}); is the broker up?") from error
+        missing = sorted(set(wanted) - set(known))
+        if missing:
+            raise TopicMissing(f"no such topic: {', '.join(missing)}; create it first")
+        return [Source(topic, partition) for topic in wanted for partition in sorted(known[topic].partitions)]
+
+    def ends(self, sources: Collection[Source], settled: bool) -> dict[Source, int]:
+        if not sources:
+            return {}
+        asked: dict[Any, Any] = {_tp(source): OffsetSpec.latest() for source in sources}  # type: ignore[no-untyped-call]
+        level = IsolationLevel.READ_UNCOMMITTED if settled else IsolationLevel.READ_COMMITTED
+
+        def ask() -> dict[Source, int]:
+            try:
+                futures = self._client().list_offsets(asked, isolation_level=level, request_timeout=QUERY_TIMEOUT_S)
+                ends = {Source(tp.topic, tp.partition): future.result().offset for tp, future in futures.items()}
+                if min(ends.values()) < 0:  # a broker that stood still: no offsets, and no error either
+                    raise KafkaException(KafkaError(KafkaError._TRANSPORT))
+                return ends
+            except KafkaException:
+                self._admin = None  # after a change of leader a client can go on with the old epoch for ever
+                raise
+
+        try:
+            return patiently(ask, QUERY_TIMEOUT_S)
+        except KafkaException as error:
+            where = ", ".join(map(str, sorted(sources)))
+            raise ClientFailed(f"{where}: the log's end is unknown ({error})") from error
+
+    def _client(self) -> AdminClient:
+        if self._admin is None:
+            self._admin = AdminClient(self._options, logger=_LOG)
+        return self._admin

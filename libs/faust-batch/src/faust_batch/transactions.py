@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
@@ -22,13 +22,19 @@ _log = logging.getLogger(__name__)
 
 MAX_CHUNK = 50_000  # messages a call: what fits well below the producer's queue
 ABORT_TIMEOUT_S = 5.0
+REPORT_WAIT_S = 0.5  # the report of what was not delivered may come after the error that it caused
 
 
 class Transactions:
     """One producer and at most one open transaction. Not thread-safe: the owning thread alone calls it."""
 
     def __init__(self, config: WorkerConfig) -> None:
-        settings = config.producer_settings()
+        self._undelivered: tuple[str, int, int, str] | None = None
+        settings = config.producer_settings() | {
+            # only what was not delivered is reported: nothing per message in health
+            "delivery.report.only.error": True,
+            "on_delivery": self._was_not_delivered,
+        }
         self._id = config.transactional_id
         self._timeout_s = config.call_timeout_s
         self._room = int(settings["queue.buffering.max.messages"])
@@ -95,7 +101,10 @@ class Transactions:
 
     def serve(self) -> None:
         """Let librdkafka deliver its log lines and callbacks."""
-        self._producer.poll(0)
+        try:
+            self._producer.poll(0)
+        except KafkaException as error:
+            raise self._failed("poll", error) from error
 
     @contextmanager
     def _bounded(self, timeout_s: float) -> Iterator[None]:
@@ -112,7 +121,7 @@ class Transactions:
             try:
                 queued = self._producer.produce_batch(output.topic, messages, partition=output.partition)
             except (KafkaException, BufferError) as error:
-                raise self._refused(output, str(error)) from error
+                raise self._refused(output, messages, str(error)) from error
             # the count alone is not trusted: a message left out lets the ones behind it go on
             failed = [index for index, message in enumerate(messages) if "_error" in message]
             if not failed and queued == len(messages):
@@ -125,12 +134,14 @@ class Transactions:
         """The messages still to send after a full queue; anything else than a full queue is refused."""
         errors: list[Any] = [messages[index]["_error"] for index in failed]
         if queued + len(failed) != len(messages):
-            raise self._refused(output, f"{queued} of {len(messages)} messages were taken, {len(failed)} had an error")
+            raise self._refused(
+                output, messages, f"{queued} of {len(messages)} messages were taken, {len(failed)} had an error"
+            )
         other = next((error for error in errors if _code(error) != KafkaError._QUEUE_FULL), None)
         if other is not None:
-            raise self._refused(output, str(other))
+            raise self._refused(output, [m for m in messages if m.get("_error") is other], str(other))
         if failed[0] != len(messages) - len(failed):
-            raise self._refused(output, "the queue was full and a later message overtook an earlier one")
+            raise self._refused(output, messages, "the queue was full and a later message overtook an earlier one")
         rest = messages[failed[0] :]
         for message in rest:
             del message["_error"]
@@ -147,19 +158,41 @@ class Transactions:
                     f"{self._timeout_s:.0f} s; is the broker well?"
                 )
 
-    def _refused(self, output: Output, reason: str) -> OutputRefused:
+    def _was_not_delivered(self, error: KafkaError | None, message: Any) -> None:
+        """The largest of the messages that were not delivered is the one to name."""
+        size = len(message.value() or b"") + len(message.key() or b"")
+        if error is None or error.code() in (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT):
+            return  # they fell with others
+        if self._undelivered is None or size > self._undelivered[2]:
+            self._undelivered = (message.topic(), message.partition(), size, error.name())
+
+    def _delivery(self) -> str:
+        deadline = time.monotonic() + REPORT_WAIT_S
+        while self._undelivered is None and len(self._producer) and time.monotonic() < deadline:
+            with suppress(KafkaException):  # a fatal error is told again by every call
+                self._producer.poll(0.05)
+        if self._undelivered is None:
+            return ""
+        topic, partition, size, name = self._undelivered
+        return f"; {topic}[{partition}] was not delivered ({name}), its largest message has {size} bytes"
+
+    def _refused(self, output: Output, messages: list[dict[str, bytes | None]], reason: str) -> OutputRefused:
+        size = max((len(m.get("value") or b"") + len(m.get("key") or b"") for m in messages), default=0)
         return OutputRefused(
-            f"{output.topic}[{output.partition}]: the producer refused a message ({reason}); "
-            "the round was aborted and its input is judged again after a restart"
+            f"{output.topic}[{output.partition}]: the producer refused a message of up to {size} bytes ({reason}"
+            f"{self._delivery()}); the round was aborted and its input is judged again after a restart"
         )
 
     def _failed(self, step: str, error: KafkaException) -> TransactionFailed:
-        self._broken = True
-        detail = error.args[0]
+        detail, delivery = error.args[0], self._delivery()
+        # A message the broker refused is a known outcome: the transaction can be aborted for its readers' sake.
+        # Whatever else went wrong, what the broker has is unknown, and nothing more is sent.
+        refused = bool(delivery) and isinstance(detail, KafkaError) and detail.txn_requires_abort()
+        self._broken = not refused
         text = f"{detail.name()}: {detail.str()}" if isinstance(detail, KafkaError) else str(error)
         return TransactionFailed(
-            f"transaction {self._id}: {step} failed ({text}); the process must end, its successor goes on from the "
-            "last committed round"
+            f"transaction {self._id}: {step} failed ({text}{delivery}); the process must end, its successor "
+            "goes on from the last committed round"
         )
 
 

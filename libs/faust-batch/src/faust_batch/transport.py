@@ -11,9 +11,12 @@ from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
 from typing import Any, Protocol, cast
 
 import faust
+from faust.tables.manager import TableManager
 from faust.transport import base
+from faust.transport.consumer import Fetcher as StockFetcher
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage
+from mode import Service
 
 from faust_batch.batch import Batch
 from faust_batch.handover import HandOver
@@ -163,6 +166,19 @@ class Consumer(base.Consumer):
         return TP(topic, partition)
 
 
+class Fetcher(StockFetcher):
+    """Draws events from the consumer; when it is cancelled, it ends."""
+
+    @Service.task
+    async def _fetcher(self) -> None:
+        # The stock one, cancelled while the app rebalances, crashes with a traceback. Stopping a worker is such a
+        # moment: its partitions have just been given back.
+        try:
+            await cast(Consumer, self.app.consumer)._drain_messages(self)
+        finally:
+            self.set_shutdown()
+
+
 class Producer(base.Producer):
     """Sends nothing: a stage's outputs go through the engine's transaction."""
 
@@ -183,10 +199,20 @@ class Producer(base.Producer):
         return False
 
 
+class NoTables(TableManager):
+    """Nothing to recover, so nothing to wait for: the stock one sleeps for a second at each start."""
+
+    async def on_start(self) -> None:
+        if not self.should_stop:
+            await self._update_channels()
+            await self.recovery.start()
+
+
 class Transport(base.Transport):
     """Registered as `batch` in the entry point group `faust.transports`."""
 
     Consumer = Consumer
     Producer = Producer
+    Fetcher = Fetcher
     driver_version = "faust-batch"
     default_port = 9092

@@ -12,22 +12,23 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 
+from faust_batch.health import Condition, Health
+
 _log = logging.getLogger(__name__)
 
 TICK_S = 0.2
-OVERDUE_LIMIT_S = 10.0
 
 
 class Watchdog:
-    """While entered, kills the process if it does not end in time, or hangs in a transactional call.
+    """While entered, kills the process if it is wedged, or does not end in time.
 
-    `ending` tells that it is stopping or failing, for whatever reason; it then has `limit_s` left. `overdue_s` tells
-    how long a call has overstayed its own timeout.
+    `ending` tells that it is stopping or failing, for whatever reason; it then has `limit_s` left. `look` is called
+    every `TICK_S` on the watchdog's own thread.
     """
 
-    def __init__(self, ending: Callable[[], bool], overdue_s: Callable[[], float], limit_s: float) -> None:
+    def __init__(self, ending: Callable[[], bool], look: Callable[[], Health], limit_s: float) -> None:
         self._ending = ending
-        self._overdue_s = overdue_s
+        self._look = look
         self._limit_s = limit_s
         self._done = threading.Event()
 
@@ -42,17 +43,23 @@ class Watchdog:
     def _watch(self) -> None:
         deadline: float | None = None
         while not self._done.wait(TICK_S):
-            if self._overdue_s() > OVERDUE_LIMIT_S:
-                _kill(f"a transactional call overstayed its timeout by {OVERDUE_LIMIT_S:.0f} s")
+            try:
+                health = self._look()
+            except Exception:
+                _log.exception("the watchdog could not look")
+                continue
+            if health.condition is Condition.WEDGED and not self._done.is_set():
+                _kill(f"wedged: {health.reason}")
             if deadline is None and self._ending():
                 deadline = time.monotonic() + self._limit_s
-            if deadline is not None and time.monotonic() > deadline:
+            if deadline is not None and time.monotonic() > deadline and not self._done.is_set():
                 _kill(f"not stopped within {self._limit_s:.0f} s")
 
 
 def _kill(reason: str) -> None:
-    _log.critical("%s: killed; the open round is judged again after a restart", reason)
+    """By signal: nothing that hangs in this process can hold it up."""
     try:
         faulthandler.dump_traceback(file=sys.stderr)
+        _log.critical("%s: killed; the open round is judged again after a restart", reason)
     finally:
         os.kill(os.getpid(), signal.SIGKILL)

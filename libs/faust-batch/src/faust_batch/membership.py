@@ -1,0 +1,153 @@
+"""What the group gives and takes. All of it is called inside `consume`, on the owning thread."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Generic, TypeVar
+
+from confluent_kafka import OFFSET_INVALID, Consumer, TopicPartition
+
+from faust_batch.batch import Committed
+from faust_batch.chain import Chain
+from faust_batch.config import WorkerConfig
+from faust_batch.errors import AssignmentLost, ClientFailed, OffsetOutOfRange
+from faust_batch.holdings import Holdings
+from faust_batch.intake import QUERY_TIMEOUT_S, log_range
+from faust_batch.ledger import Ledger
+from faust_batch.observer import Observer
+from faust_batch.patience import patiently
+from faust_batch.source import Source
+from faust_batch.stage import Stage
+from faust_batch.staged import Staged
+from faust_batch.topic_ids import TopicIds, unstamped
+
+S = TypeVar("S")
+
+_log = logging.getLogger(__name__)
+
+
+class Membership(Generic[S]):
+    """The group's callbacks. `failure` is what went wrong in one: exceptions do not travel through librdkafka."""
+
+    def __init__(
+        self,
+        stage: Stage[S],
+        staged: Staged,
+        config: WorkerConfig,
+        consumer: Consumer,
+        holdings: Holdings[S],
+        ledger: Ledger[S],
+        topic_ids: TopicIds,
+        observer: Observer,
+        changed: Callable[[frozenset[Source]], None],
+    ) -> None:
+        self._stage = stage
+        self._staged = staged
+        self._config = config
+        self._consumer = consumer
+        self._holdings = holdings
+        self._ledger = ledger
+        self._topic_ids = topic_ids
+        self._observer = observer
+        self._changed = changed
+        self._epochs = itertools.count(1)
+        self.ended = False
+        self.closing = False
+        self.failure: BaseException | None = None
+
+    def subscribe(self) -> None:
+        self._consumer.subscribe(
+            list(self._stage.topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+
+    def fail(self, error: BaseException) -> None:
+        """Keep the first failure; from any thread."""
+        if self.failure is None:
+            self.failure = error
+
+    def _on_assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        if self.closing:
+            # A rebalance that ends just now, served by `close`: asked for offsets there, librdkafka does not answer.
+            # The partitions are given back at once.
+            return
+        self._guarded(self._assign, partitions)
+
+    def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        self._guarded(self._revoke, partitions)
+
+    def _on_lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        self._guarded(self._lose, partitions)
+
+    def _guarded(self, act: Callable[[list[TopicPartition]], None], partitions: list[TopicPartition]) -> None:
+        if self.failure is not None or self.ended:
+            return
+        try:
+            act(partitions)
+        except BaseException as error:
+            self.failure = error
+
+    def _assign(self, partitions: list[TopicPartition]) -> None:
+        starts = []
+        self._topic_ids.pin({partition.topic for partition in partitions})
+        for known in self._committed(partitions):
+            if known.error is not None:
+                raise ClientFailed(f"{known.topic}[{known.partition}]: committed offset unknown: {known.error}")
+            source = Source(known.topic, known.partition)
+            low, high = log_range(self._consumer, source)
+            committed, topic_id = None, None
+            if known.offset != OFFSET_INVALID:
+                topic_id, metadata = unstamped(known.metadata or "")
+                committed = Committed(known.offset, metadata)
+                self._topic_ids.check(source, known.offset, topic_id)
+                if not low <= known.offset <= high:
+                    raise OffsetOutOfRange(source, known.offset, low, high)
+            position = low if committed is None else committed.offset
+            state = self._staged(
+                f"restoring {source} at {position}",
+                partial(self._stage.restore, source, committed),
+                patient=True,
+            )
+            self._holdings.add(Chain.starting_at(source, next(self._epochs), position), state)
+            if topic_id is None:
+                self._ledger.touch(source)  # so that it is committed, with the topic's id
+            starts.append(TopicPartition(source.topic, source.partition, position))
+        self._consumer.incremental_assign(starts)
+        sources = [Source(start.topic, start.partition) for start in starts]
+        self._holdings.fresh.update(sources)
+        _log.info("assigned: %s", ", ".join(f"{s}@{self._holdings.chains[s].position}" for s in sources))
+        self._observer.on_assigned(sources)
+        self._changed(frozenset(self._holdings.chains))
+
+    def _committed(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
+        """The committed offsets; where a transaction on them is open, as of its end."""
+        if not partitions:
+            return []
+        return patiently(lambda: self._consumer.committed(partitions, timeout=QUERY_TIMEOUT_S), QUERY_TIMEOUT_S)
+
+    def _revoke(self, partitions: list[TopicPartition]) -> None:
+        self._ledger.commit()
+        self._drop(partitions)
+
+    def _lose(self, partitions: list[TopicPartition]) -> None:
+        if self._ledger.dirty:
+            names = ", ".join(f"{p.topic}[{p.partition}]" for p in partitions)
+            raise AssignmentLost(
+                f"group {self._config.group}: lost {names} with a round open (stopped for longer than the session "
+                f"timeout of {self._config.session_timeout_ms} ms, or replaced by another {self._config.instance})"
+            )
+        self._drop(partitions)
+
+    def _drop(self, partitions: list[TopicPartition]) -> None:
+        sources = [s for s in (Source(p.topic, p.partition) for p in partitions) if s in self._holdings.chains]
+        for source in sources:
+            self._holdings.drop(source)
+            self._ledger.forget(source)
+            self._staged(f"giving up {source}", partial(self._stage.revoked, source))
+        self._consumer.incremental_unassign(partitions)
+        if sources:
+            _log.info("revoked: %s", ", ".join(map(str, sources)))
+            self._observer.on_revoked(sources)
+            self._changed(frozenset(self._holdings.chains))

@@ -1,0 +1,42 @@
+"""Calls into the stage: the one place where code that is not ours runs on the owning thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from faust_batch.errors import BatchError, StageFailed
+
+_R = TypeVar("_R")
+
+DETAIL_LIMIT = 300  # characters of a stage's own error: it may quote a whole record
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call in work: what it does, since when (monotonic), and whether it may take as long as a restore."""
+
+    doing: str
+    since: float
+    patient: bool
+
+
+class Staged:
+    """Whatever a stage raises becomes StageFailed. `current` may be read from any thread."""
+
+    def __init__(self) -> None:
+        self.current: Call | None = None
+
+    def __call__(self, doing: str, call: Callable[[], _R], *, patient: bool = False) -> _R:
+        self.current = Call(doing, time.monotonic(), patient)
+        try:
+            return call()
+        except BatchError:
+            raise
+        except Exception as error:
+            detail = f"{type(error).__name__}: {error}"[:DETAIL_LIMIT]
+            raise StageFailed(f"stage: {doing}: {detail}") from error
+        finally:
+            self.current = None
