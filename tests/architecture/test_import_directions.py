@@ -19,6 +19,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "telestream_runtime": {"telestream_domain"},
     "telestream_contracts": {"telestream_domain"},
     "telestream_opstore": {"telestream_domain"},
+    "telestream_guards": {"telestream_domain", "telestream_opstore", "telestream_runtime"},
     "telestream_warehouse": {"telestream_domain", "telestream_contracts"},
     "telestream_simulator": {"telestream_domain", "telestream_runtime"},
     "telestream_devstack": {

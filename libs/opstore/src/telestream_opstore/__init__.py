@@ -1,8 +1,9 @@
-"""PostgreSQL: API keys and roles, file ledger, key fingerprints, audit log."""
+"""PostgreSQL: API keys and roles, file ledger, key fingerprints, generations, audit log."""
 
 from telestream_opstore.connection import open_pool
 from telestream_opstore.errors import OpstoreError, OpstoreUnavailable, WrongKey
 from telestream_opstore.files import FileEntry, FileLedger, NewFile, Progress, RefusedRow, State
+from telestream_opstore.generations import INSTALLATION, Fixed, fix_generation, fix_generation_async
 from telestream_opstore.keys import (
     ROLES,
     ApiKey,
@@ -21,10 +22,12 @@ from telestream_opstore.keys import (
 from telestream_opstore.migrate import migrate, migrate_async
 
 __all__ = [
+    "INSTALLATION",
     "ROLES",
     "ApiKey",
     "FileEntry",
     "FileLedger",
+    "Fixed",
     "KeyCache",
     "NewFile",
     "OpstoreError",
@@ -39,6 +42,8 @@ __all__ = [
     "create_key_async",
     "ensure_development_key",
     "ensure_development_key_async",
+    "fix_generation",
+    "fix_generation_async",
     "list_keys",
     "list_keys_async",
     "migrate",

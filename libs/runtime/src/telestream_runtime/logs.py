@@ -31,7 +31,17 @@ def configure_logging(service: str, log_format: str = "auto", level: str = "INFO
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for noisy in ("httpx", "httpx2", "httpcore", "httpcore2", "uvicorn.access", "faust", "mode", "aiokafka"):
+    for noisy in (
+        "httpx",
+        "httpx2",
+        "httpcore",
+        "httpcore2",
+        "uvicorn.access",
+        "faust",
+        "mode",
+        "aiokafka",
+        "faust_batch.librdkafka",
+    ):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from telestream_domain import TelestreamError
 from telestream_runtime.logs import configure_logging, get_logger
+from telestream_runtime.runbook import page_of, stated
 from telestream_runtime.settings import ServiceSettings
 
 S = TypeVar("S", bound=ServiceSettings)
@@ -27,8 +28,9 @@ def run_service(
     """Read the settings, run ``main(settings, stop)`` and return the exit status.
 
     ``--check`` stops after the settings. SIGTERM and SIGINT set ``stop``; ``main`` drains and returns. A
-    TelestreamError (or one of ``expected``) is one line on stderr and status 1; anything else is logged with its
-    traceback, status 1.
+    TelestreamError (or one of ``expected``, or a TelestreamError that one of these was raised from) is one line on
+    stderr, with its page of the runbook if there is one, and status 1; anything else is logged with its traceback,
+    status 1.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -49,7 +51,9 @@ def run_service(
         main(settings, stop)
     except Exception as err:
         if isinstance(err, (TelestreamError, *expected)):
-            log.error("stopped", reason=str(err))
+            cause = stated(err)
+            page = page_of(cause)
+            log.error("stopped", reason=str(cause), **({"runbook": page} if page else {}))
             return EXIT_FAILED
         log.exception("stopped by a mistake of ours")
         return EXIT_FAILED

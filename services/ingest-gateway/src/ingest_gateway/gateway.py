@@ -14,13 +14,13 @@ from ingest_gateway.domain.identity import Identity
 from ingest_gateway.domain.numbers import load_tables
 from ingest_gateway.domain.resolve import PartyRules, Resolver
 from ingest_gateway.encode import Encoder
-from ingest_gateway.errors import GatewayError
 from ingest_gateway.files import Files
 from ingest_gateway.kafka import Sender
 from ingest_gateway.requests import RequestJudge
 from ingest_gateway.settings import GatewaySettings
 from telestream_contracts import Registry
 from telestream_domain import REFERENCES, TYPES, TelestreamError
+from telestream_guards import GuardError, PartitionsChanged, guard_installation
 from telestream_opstore import FileLedger, KeyCache, check_fingerprints_async, migrate_async, open_pool
 from telestream_opstore.errors import OpstoreUnavailable, WrongKey
 from telestream_runtime import get_logger
@@ -30,6 +30,7 @@ RETRY_S = 0.5
 LOG_EVERY_S = 10.0
 LINGER_MS = 5.0
 NOT_YET = "not reached yet"
+HASHES = {"event_uid_hash": 1, "partition_hash": 1}  # versions; raw depends on them for as long as it is kept
 
 log = get_logger("ingest-gateway")
 
@@ -68,7 +69,8 @@ class Gateway:
     async def connect(self, stop: threading.Event) -> bool:
         """Reach Kafka, the registry and PostgreSQL, however long it takes; False if ``stop`` was set before that.
 
-        Raises WrongKey if a secret is not the one this installation started with.
+        Raises WrongKey, GuardError if a secret, a partition count or the identity mode is not what this installation
+        started with.
         """
         settings = self.settings
         name = f"ingest-gateway-{settings.instance}"
@@ -85,8 +87,12 @@ class Gateway:
                 try:
                     await steps[dependency]()
                     del self.missing[dependency]
-                except WrongKey:
+                    if not self.missing:
+                        await self._guard()
+                except (WrongKey, GuardError):
                     raise
+                except OpstoreUnavailable as err:
+                    self.missing["postgres"] = str(err)
                 except TelestreamError as err:
                     self.missing[dependency] = str(err)
             if self.missing:
@@ -113,6 +119,15 @@ class Gateway:
         if self.keys.trouble is not None:
             raise OpstoreUnavailable(self.keys.trouble)
 
+    async def _guard(self) -> None:
+        settings = self.settings
+        await guard_installation(
+            settings.postgres.get_secret_value(),
+            settings.topic_prefix,
+            {self.topic(record_type): self.partitions[record_type] for record_type in (*TYPES, "customer")},
+            {"identity": settings.identity, **HASHES},
+        )
+
     async def _reach_kafka(self) -> None:
         loop = asyncio.get_running_loop()
         for record_type in RECORD_TYPES:
@@ -122,7 +137,7 @@ class Gateway:
             await loop.run_in_executor(None, self.file_sender.partitions, topic)
             await loop.run_in_executor(None, self.files.raw.ends, topic, self.partitions[record_type])
         if self.partitions["customer"] != self.partitions["cdr"]:
-            raise GatewayError(
+            raise PartitionsChanged(
                 f"{self.topic('customer')} has {self.partitions['customer']} partitions, {self.topic('cdr')} "
                 f"{self.partitions['cdr']}: they must be the same, a customer lies beside its records"
             )
