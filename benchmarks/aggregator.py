@@ -227,7 +227,7 @@ def on_kafka(shape: str, records: int, port_base: int, runner: str) -> None:
 
     with (
         tempfile.TemporaryDirectory() as directory,
-        start_parts(Path(directory), port_base, only=("kafka", "registry")) as parts,
+        start_parts(Path(directory), port_base, only=("kafka", "registry", "postgres")) as parts,
     ):
         topics = Topics()
         apply_topics(parts.kafka, topics, PARTITIONS)

@@ -192,7 +192,9 @@ def against_kafka(kafka: str, registry_url: str, runner: str, values: int, admin
         ("cell", traffic.cell_rows(), "cell_id"),
     ):
         body = encode(_complete(rows, entity), load_schema(entity), ids[topics.ref(entity)])
-        _produce(kafka, topics.ref(entity), 0, list(zip(rows[key].to_list(), body, strict=True)))
+        # the records below lie in any partition, so each has all customers
+        for partition in range(PARTITIONS if entity == "customer" else 1):
+            _produce(kafka, topics.ref(entity), partition, list(zip(rows[key].to_list(), body, strict=True)))
     for number in range(values // BATCH):
         body = traffic.values(BATCH, ids[topics.raw("cdr")])
         _produce(kafka, topics.raw("cdr"), number % PARTITIONS, [("k" * 22, value) for value in body])
@@ -262,7 +264,7 @@ def _parts(arguments: argparse.Namespace) -> Iterator[tuple[str, str]]:
 
     with (
         tempfile.TemporaryDirectory() as directory,
-        start_parts(Path(directory), arguments.port_base, only=("kafka", "registry")) as parts,
+        start_parts(Path(directory), arguments.port_base, only=("kafka", "registry", "postgres")) as parts,
     ):
         yield parts.kafka, parts.registry
 

@@ -147,7 +147,7 @@ def main() -> None:
     base = arguments.port_base or reserve_base()
     with (
         tempfile.TemporaryDirectory() as directory,
-        start_parts(Path(directory), base, ("kafka", "registry", "clickhouse")) as parts,
+        start_parts(Path(directory), base, ("kafka", "registry", "clickhouse", "postgres")) as parts,
     ):
         topics = Topics("bench.")
         apply_topics(parts.kafka, topics, PARTITIONS)

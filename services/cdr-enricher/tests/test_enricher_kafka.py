@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import socket
 import subprocess
 import sys
@@ -123,6 +124,9 @@ class Installation:
                 "TELESTREAM_RUNNER": runner,
                 "TELESTREAM_ADMIN_PORT": str(self.admin_port),
                 "TELESTREAM_LOG_FORMAT": "json",
+                "TELESTREAM_STATE_DIR": str(self.log.parent / "state"),
+                # small, so that segments close all the time
+                "TELESTREAM_DEDUP_SEGMENT_BITS": "7",
             }
         )
         with self.log.open("ab") as log:
@@ -190,10 +194,9 @@ def mixed(installation: Installation, rng: random.Random, count: int, uids: int)
 def test_raw_becomes_enriched_exactly_and_a_stop_is_orderly(installation: Installation, runner: str) -> None:
     at = installation.started_at
     installation.refer("cell", {"cell_id": "208-01-7", "valid_from": 0, "region_id": "north", "technology": "LTE"})
-    installation.refer(
-        "customer",
-        {"identifier": "k1.alice", "identifier_kind": "MSISDN", "valid_from": 0, "customer_id": "C1", "plan_id": "P1"},
-    )
+    alice = {"identifier": "k1.alice", "identifier_kind": "MSISDN", "valid_from": 0} | {"customer_id": "C1"}
+    for partition in range(PARTITIONS):  # her calls are sent to all of them here
+        installation.refer("customer", alice, partition)
     mixed(installation, random.Random(3), 1_500, 1_000)
     with running(installation, runner) as process:
         installation.wait_judged(process)
@@ -259,7 +262,7 @@ def test_killed_at_any_moment_nothing_is_lost_or_doubled_and_duplicates_are_stil
     installation: Installation,
 ) -> None:
     rng = random.Random(11)
-    for _ in range(3):
+    for life in range(3):
         process = installation.start("faust")
         try:
             mixed(installation, rng, 1_000, 1_500)
@@ -269,6 +272,8 @@ def test_killed_at_any_moment_nothing_is_lost_or_doubled_and_duplicates_are_stil
         finally:
             process.kill()
             process.wait()
+        if life == 1:
+            shutil.rmtree(installation.log.parent / "state" / "dedup", ignore_errors=True)
     mixed(installation, rng, 500, 1_500)
     with running(installation, "faust") as process:
         installation.wait_judged(process)

@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cdr_enricher.dedup_log import Position
+from cdr_enricher.domain.dedupe import Seen
 from cdr_enricher.domain.kinds import KINDS
 from cdr_enricher.domain.watermark import Freshness, Watermark
 from cdr_enricher.errors import JudgementBroken
-from cdr_enricher.restore import Restorer, metadata_of
+from cdr_enricher.restore import Restorer, Saved, metadata_of
 from cdr_enricher.stage import State
 from faust_batch import Batch, Committed, Source
 from telestream_contracts import enriched_schema
@@ -35,8 +37,18 @@ def restorer() -> Restorer:
     )
 
 
-def restored(restorer: Restorer, judged: list[Batch], committed: Committed | None) -> State:
-    return restorer.state(RAW, committed, ENRICHED, judged, raw_end=50, expected=10)
+def restored(restorer: Restorer, judged: list[Batch], committed: Committed | None, seen: Seen | None = None) -> State:
+    saved = None if committed is None else Saved.read(RAW, committed)
+    return restorer.state(
+        RAW,
+        committed,
+        saved,
+        ENRICHED,
+        judged,
+        raw_end=50,
+        seen=Seen() if seen is None else seen,
+        position=Position(700),
+    )
 
 
 def test_a_restored_state_finds_the_same_duplicates(bench: Make, restorer: Restorer) -> None:
@@ -61,6 +73,31 @@ def test_a_restored_state_finds_the_same_duplicates(bench: Make, restorer: Resto
     assert [record["rule"] for record in live][-2:] == ["conflict", None]
 
 
+def test_what_was_withdrawn_in_the_open_segment_is_free_again_after_a_restart(bench: Make, restorer: Restorer) -> None:
+    judge = bench()
+
+    def reversal(uid: int, offset: int) -> bytes:
+        return judge.value(event_uid=f"u{uid}", reverses_offset=offset)
+
+    first = [*(judge.value(event_uid=f"u{n}") for n in range(5)), reversal(1, 1), reversal(2, 2), reversal(2, 2)]
+    second = [judge.value(event_uid="u2", charge_micros=7)]
+    batches = [as_batch(judge.outputs(*first)["enriched"]), as_batch(judge.outputs(*second)["enriched"], 100)]
+    state = restored(restorer, batches, Committed(judge.state.next_offset, metadata_of(judge.state)))
+    everything = np.arange(12)
+    standing = [True, False, False, True, True, False, False, False, True, False, False, False]
+    assert judge.state.seen.standing(everything).tolist() == standing
+    assert state.seen.standing(everything).tolist() == standing
+    after = [judge.value(event_uid=f"u{n}") for n in (0, 1, 2)]
+    live = judge.judged(*after)
+    judge.state = state
+    assert judge.judged(*after) == live
+    assert [(record["verdict"], record["first_offset"]) for record in live] == [
+        ("DUPLICATE", 0),
+        ("STORED", None),
+        ("DUPLICATE", 8),
+    ]
+
+
 def test_nothing_committed_and_nothing_judged_is_a_beginning(restorer: Restorer) -> None:
     state = restored(restorer, [], None)
     assert (state.next_offset, state.began_at, len(state.seen)) == (None, None, 0)
@@ -73,14 +110,14 @@ def test_positions_that_do_not_fit_together_stop_the_worker(bench: Make, restore
     batch = as_batch(judge.outputs(*(judge.value(event_uid=f"u{n}") for n in range(4)))["enriched"])
     metadata = metadata_of(judge.state)
     for judged, committed, message in (
-        ([batch], None, "has committed nothing"),
+        ([batch], None, "from raw offset 0 on, but .* has committed nothing"),
         (
             [batch],
             Committed(5, metadata),
             r"ends with raw offset 3, group t\.cdr-enricher\.g1 committed t\.cdr\.raw\[3\]@5",
         ),
         ([batch], Committed(3, metadata), "ends with raw offset 3"),
-        ([], Committed(4, metadata), "is empty"),
+        ([], Committed(4, metadata), "holds nothing from 700 on"),
         ([batch], Committed(4, ""), "without the enricher's metadata"),
         ([batch, batch], Committed(8, metadata), r"t\.cdr\.enriched\.g1\[3\]@0: raw offset 0 where 4 should be"),
     ):
@@ -97,13 +134,34 @@ def test_a_hole_in_the_judged_records_stops_the_worker_with_its_position(bench: 
 
 
 def test_a_foreign_value_among_the_judged_records_stops_the_worker(restorer: Restorer) -> None:
+    metadata = metadata_of(State(1, 1, Seen(), began_at=0))
     for value in (None, b"text", b"\x00\x00\x00\x00\x63abc"):
         with pytest.raises(JudgementBroken, match=r"g1\[3\]@0: not a judged record"):
-            restored(restorer, [as_batch([{"key": None, "value": value}])], Committed(1, '{"began":0}'))
+            restored(restorer, [as_batch([{"key": None, "value": value}])], Committed(1, metadata))
+
+
+def test_an_open_segment_whose_beginning_was_deleted_stops_the_worker(bench: Make, restorer: Restorer) -> None:
+    judge = bench()
+    messages = judge.outputs(*(judge.value(event_uid=f"u{n}") for n in range(20)))["enriched"]
+    committed = Committed(20, metadata_of(judge.state))
+    small = Seen(segment_bits=3, open_segment=2)
+    assert len(restored(restorer, [as_batch(messages[10:])], committed, small).seen) == 4
+    small = Seen(segment_bits=3, open_segment=2)
+    with pytest.raises(JudgementBroken, match=r"begins with raw offset 17, but the open segment of .* with 16"):
+        restored(restorer, [as_batch(messages[17:])], committed, small)
+
+
+def test_another_horizon_or_segment_size_than_was_judged_with_stops_the_worker() -> None:
+    saved = Saved.read(RAW, Committed(1, metadata_of(State(1, 1, Seen(), began_at=0))))
+    saved.check_same(RAW, 18, 35)
+    with pytest.raises(JudgementBroken, match=r"TELESTREAM_DEDUP_HORIZON_DAYS is 30, but t.cdr.raw\[3\] .* with 35"):
+        saved.check_same(RAW, 18, 30)
+    with pytest.raises(JudgementBroken, match="TELESTREAM_DEDUP_SEGMENT_BITS is 17"):
+        saved.check_same(RAW, 17, 35)
 
 
 def test_metadata_fits_into_what_kafka_allows_however_many_sources_there_are() -> None:
     sources = {f"a producer with a long name {n:05d}" * 3: Freshness(ARRIVED_MS, ARRIVED_MS + n) for n in range(500)}
-    text = metadata_of(State(5, 5, None, Watermark(ARRIVED_MS, sources), began_at=2))  # type: ignore[arg-type]
+    text = metadata_of(State(5, 5, Seen(), Watermark(ARRIVED_MS, sources), began_at=2))
     assert len(text) < 4_096
     assert str(ARRIVED_MS + 499) in text

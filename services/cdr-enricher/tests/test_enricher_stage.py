@@ -49,6 +49,7 @@ def references(versions: Callable[..., pl.DataFrame]) -> References:
             body=CUSTOMER_BODY,
         ),
         np.arange(5),
+        partition=3,
     )
     cell = {"region_id": "north", "technology": "LTE", "vendor": "acme"}
     known.add("cell", versions("cell_id", ("208-01-7", 0, cell), body=CELL_BODY), np.arange(1))
@@ -171,15 +172,18 @@ def test_the_customer_is_the_one_of_the_events_time(bench: Make, references: Ref
     ]
 
 
-def test_an_unknown_number_is_looked_for_by_imsi_but_a_deleted_one_is_not(bench: Make, references: References) -> None:
+def test_a_subscriber_is_known_by_the_number_its_record_goes_by_and_by_no_other(
+    bench: Make, references: References
+) -> None:
     judge = bench(references=references)
     records = judge.judged(
+        # an IMSI's versions lie in the partition of the IMSI, which may be another worker's
         judge.value(event_uid="a", subscriber_id="k1.stranger", imsi="k1.sim"),
-        judge.value(event_uid="b", subscriber_id="k1.stranger", imsi="k1.other"),
+        judge.value(event_uid="b", subscriber_id="k1.sim", subscriber_kind="IMSI", imsi="k1.sim"),
         judge.value(event_uid="c", subscriber_id="k1.gone", imsi="k1.sim"),
         judge.value(event_uid="d", subscriber_id="k1.alice", imsi="k1.sim"),
     )
-    assert [record["customer_id"] for record in records] == ["C2", None, None, "C1"]
+    assert [record["customer_id"] for record in records] == [None, "C2", None, "C1"]
     assert {record["verdict"] for record in records} == {"STORED"}
 
 
@@ -231,12 +235,6 @@ def test_a_generation_begins_where_the_log_begins(bench: Make) -> None:
     (record,) = judge.judged(judge.value(), first=1_000)
     assert record["src_offset"] == 1_000
     assert (judge.state.next_offset, judge.state.began_at) == (1_001, 1_000)
-
-
-def test_a_reversal_stops_the_worker_with_its_position(bench: Make) -> None:
-    judge = bench()
-    with pytest.raises(Unsupported, match=r"t\.cdr\.raw\[3\]@1: a reversal"):
-        judge.judged(judge.value(event_uid="a"), judge.value(reverses_offset=0))
 
 
 def test_a_record_of_an_older_raw_schema_carries_the_current_fields(bench: Make) -> None:

@@ -63,7 +63,7 @@ def test_a_saved_place_is_taken_if_the_log_still_reaches_there() -> None:
 
 @pytest.mark.parametrize(
     ("topic_id", "low", "high", "reason"),
-    [("other", 0, 90, "recreated"), ("id", 0, 49, "cut short"), ("id", 51, 90, "retention has removed 1")],
+    [("other", 0, 90, "made anew"), ("id", 0, 49, "cut short"), ("id", 51, 90, "retention has removed 1")],
 )
 def test_a_log_that_does_not_reach_stops_the_sink(topic_id: str, low: int, high: int, reason: str) -> None:
     with pytest.raises(PositionLost, match=reason):

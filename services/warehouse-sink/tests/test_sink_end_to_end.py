@@ -283,7 +283,7 @@ def test_a_topic_that_was_recreated_stops_the_sink(world: World, until: Until) -
     time.sleep(1)
     again = world.sink()
     assert again.process.wait(60) == 1
-    assert f"{topic}[0] was recreated" in again.log()
+    assert f"{topic}[0] was made anew" in again.log()
 
 
 def test_a_sink_before_its_tables_says_what_to_run(world: World) -> None:

@@ -203,7 +203,9 @@ def expected(
         hour = r["appended_at"] // 3_600_000 * 3_600_000
         groups = (r["source"], r["verdict"], r["rule"] or "")
         key = ("quality", record_type, 3_600, hour, groups, partition, segment)
-        add(key, sign, quality, r.get("currency"), r.get("charge_micros"), None)
+        # a reversal without effect takes nothing back
+        effect = sign if sign > 0 or r["verdict"] == "STORED" else 0
+        add(key, effect, quality, r.get("currency"), r.get("charge_micros") if effect else None, None)
         add(key, 1, {"records": int(sign > 0), "reversals": int(sign < 0)}, None, None, None)
         if r["verdict"] != "STORED":
             continue

@@ -99,7 +99,11 @@ def encode(table: pa.RecordBatch | pl.DataFrame, schema: Schema, schema_id: int)
     return [head + payload for payload in encode_payloads(table, schema)]
 
 
-def _decode_arrow(payloads: list[bytes], schema: Schema) -> pa.RecordBatch:
+def decode_arrow_payloads(payloads: list[bytes], schema: Schema) -> pa.RecordBatch:
+    """Bare payloads to columns. Raises DecodeError as ``decode_payloads``.
+
+    A payload may be longer than its schema says, and its texts are not checked to be UTF-8.
+    """
     if not payloads:
         return pa.RecordBatch.from_pylist([], schema=arrow_schema(schema))
     try:
@@ -112,14 +116,14 @@ def _decode_arrow(payloads: list[bytes], schema: Schema) -> pa.RecordBatch:
 
 def decode_payloads(payloads: list[bytes], schema: Schema) -> pl.DataFrame:
     """Bare payloads to columns. Raises DecodeError if any is bad, without saying which (``decode_each`` does)."""
-    return pl.from_arrow(_decode_arrow(payloads, schema))  # type: ignore[return-value]
+    return pl.from_arrow(decode_arrow_payloads(payloads, schema))  # type: ignore[return-value]
 
 
 def decode_arrow(values: Sequence[bytes | None], schema: Schema) -> pa.RecordBatch:
     """As ``decode``, without the way through Polars: for who passes columns on as they are (0.5 µs a wide record)."""
     if any(value is None for value in values):
         raise DecodeError(f"{schema['name']}: a null value")
-    return _decode_arrow([value[FRAME_BYTES:] for value in values if value is not None], schema)
+    return decode_arrow_payloads([value[FRAME_BYTES:] for value in values if value is not None], schema)
 
 
 def decode(values: Sequence[bytes | None], schema: Schema) -> pl.DataFrame:

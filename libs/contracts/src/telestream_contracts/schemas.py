@@ -80,4 +80,5 @@ def topic_schemas(topics: Topics) -> dict[str, Schema]:
     for family in FAMILIES:
         found[topics.agg(family)] = load_schema(f"agg_{family}")
     found[topics.progress] = load_schema("progress")
+    found[topics.state_dedup] = load_schema("state_dedup")
     return found

@@ -6,22 +6,29 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 from cdr_enricher import metrics
 from cdr_enricher.decode import RawDecoder
+from cdr_enricher.dedup_log import DedupLog
+from cdr_enricher.dedup_store import DedupStore
+from cdr_enricher.domain.hashing import HASHES
 from cdr_enricher.domain.kinds import KINDS
-from cdr_enricher.kafka import EnricherStage, ReferenceReader, TypeStage
+from cdr_enricher.domain.rejection_limit import RejectionLimit
+from cdr_enricher.judged_log import JudgedLog
+from cdr_enricher.kafka import EnricherStage, TypeStage
+from cdr_enricher.reference_reader import ReferenceReader
 from cdr_enricher.restore import Restorer
 from cdr_enricher.settings import EnricherSettings
 from cdr_enricher.stage import Judge, State, Tally, Target
-from faust_batch import BatchError, FaustRunner, NullObserver, PlainRunner, Source, WorkerConfig
+from faust_batch import BatchError, Condition, FaustRunner, NullObserver, PlainRunner, Source, WorkerConfig
 from telestream_contracts import Registry
 from telestream_domain import group_id
+from telestream_guards import guard_start
 from telestream_runtime import AdminServer, run_service
 from telestream_runtime.lean import give_back_memory
 
 SERVICE = "cdr-enricher"
-WEDGED_AFTER_S = 120.0  # a restore of a large partition happens on the same thread
 
 
 class _Watch(NullObserver):
@@ -55,18 +62,20 @@ class App:
     stage: EnricherStage
     runner: FaustRunner[State] | PlainRunner[State]
     reader: ReferenceReader
+    log: JudgedLog
     admin: AdminServer
 
     def run(self, stop: threading.Event) -> None:
         """Block until ``stop`` is set. Raises BatchError or TelestreamError on what ends a worker."""
         self.admin.start()
         try:
-            # before joining the group: the first load may take longer than a rebalance should
+            # before joining the group: what is known of cells is needed whatever partitions come
             self.reader.catch_up()
             give_back_memory()
             self.runner.run(stop)
         finally:
             self.reader.close()
+            self.log.close()
             self.admin.stop()
 
 
@@ -85,14 +94,24 @@ def build(settings: EnricherSettings) -> App:
             business_timezone=settings.business_timezone,
             home_plmns=settings.home_plmns,
             severities=settings.severities,
+            limit=RejectionLimit(settings.max_rejected_share, settings.max_rejected_window),
             on_tally=_count,
         )
-        by_topic[raw] = TypeStage(kind.name, judge, Restorer(kind, group, registry.schema), enriched)
+        by_topic[raw] = TypeStage(kind.name, judge, Restorer(kind, group, registry.schema), enriched, kind.has_customer)
     reader = ReferenceReader(settings.kafka, topics, registry)
+    log = JudgedLog(settings.kafka, registry.schema)
     stage = EnricherStage(
         settings.kafka,
         by_topic,
         reader,
+        log,
+        DedupStore(
+            topics.state_dedup,
+            DedupLog(registry.id_for(topics.state_dedup), registry.schema),
+            settings.state_dir / "dedup" / topics.state_dedup,
+            segment_bits=settings.dedup_segment_bits,
+            horizon=timedelta(days=settings.dedup_horizon_days),
+        ),
         progress_topic=topics.progress,
         progress_id=registry.id_for(topics.progress),
         lateness_ms=settings.lateness_ms,
@@ -115,11 +134,20 @@ def build(settings: EnricherSettings) -> App:
     )
 
     def alive() -> str | None:
-        stuck_s = runner.stuck_for_s() if watch.assigned_at is not None else 0.0
-        return f"the worker has not come round for {stuck_s:.0f} s" if stuck_s > WEDGED_AFTER_S else None
+        health = runner.health()
+        return health.reason if health.condition is Condition.WEDGED else None
 
-    admin = AdminServer(settings.admin_host, settings.admin_port, {"partitions": watch.ready}, {"worker": alive})
-    return App(stage, runner, reader, admin)
+    def kafka() -> str | None:
+        health = runner.health()
+        return health.reason if health.condition is Condition.WAITING else None
+
+    admin = AdminServer(
+        settings.admin_host,
+        settings.admin_port,
+        {"partitions": watch.ready, "kafka": kafka, "rejections": stage.going_on},
+        {"worker": alive},
+    )
+    return App(stage, runner, reader, log, admin)
 
 
 def _count(type_name: str, tally: Tally) -> None:
@@ -127,10 +155,17 @@ def _count(type_name: str, tally: Tally) -> None:
         metrics.RECORDS.labels(type=type_name, verdict=verdict).inc(records)
     for rule, records in tally.rejected.items():
         metrics.REJECTED.labels(type=type_name, rule=rule).inc(records)
+    for verdict, records in tally.reversals.items():
+        metrics.REVERSALS.labels(type=type_name, verdict=verdict).inc(records)
+
+
+def run(settings: EnricherSettings, stop: threading.Event) -> None:
+    """Begin once the guards let it, and block until ``stop`` is set. Raises TelestreamError, BatchError."""
+    dedup = {"dedup_horizon_days": settings.dedup_horizon_days, "dedup_segment_bits": settings.dedup_segment_bits}
+    if guard_start(settings, stop, {**HASHES, **dedup}):
+        build(settings).run(stop)
 
 
 def main() -> int:
     """The process: see ``telestream_runtime.run_service``."""
-    return run_service(
-        SERVICE, EnricherSettings, lambda settings, stop: build(settings).run(stop), expected=(BatchError,)
-    )
+    return run_service(SERVICE, EnricherSettings, run, expected=(BatchError,))

@@ -11,11 +11,10 @@ import polars as pl
 
 from cdr_enricher.domain.rules import UNDECODABLE
 from cdr_enricher.errors import Unsupported
+from cdr_enricher.exact_payloads import ExactPayloads
 from telestream_contracts import (
     FRAME_BYTES,
-    DecodeError,
     Schema,
-    decode_each,
     decode_payloads,
     encode_payloads,
     encode_record,
@@ -28,7 +27,6 @@ _FRAME_OF, _PAYLOAD_OF = itemgetter(slice(0, FRAME_BYTES)), itemgetter(slice(FRA
 _NULL = "the value is null"
 _NO_FRAME = "the value is not in the wire format (magic byte 0, schema id)"
 _NO_SCHEMA = "the value names a schema that is not registered for this type"
-_NO_FIT = "the value does not fit its schema"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +49,8 @@ class RawDecoder:
         self._schema = load_schema(type_name)
         self._frame = frame(schema_id)
         self._schema_id = schema_id
-        self._schema_of = schema_of
+        self.schema_of = schema_of
+        self._exacts: dict[int, ExactPayloads] = {}
         self.empty_payload = empty_payload(self._schema)
         self.columns: dict[str, pl.DataType] = dict(decode_payloads([], self._schema).schema)
 
@@ -60,9 +59,11 @@ class RawDecoder:
         try:
             if set(map(_FRAME_OF, values)) == {self._frame}:  # type: ignore[arg-type]
                 payloads: list[bytes] = list(map(_PAYLOAD_OF, values))  # type: ignore[arg-type]
-                return Decoded(decode_payloads(payloads, self._schema), payloads, {})
-        except (TypeError, DecodeError):
-            pass  # a null, or a payload that is none: found one by one
+                columns = self._exact(self._schema_id, self._schema).columns(payloads)
+                if columns is not None:
+                    return Decoded(pl.DataFrame(columns), payloads, {})
+        except TypeError:
+            pass  # a null
         return self._decode_each(values)
 
     def _decode_each(self, values: Sequence[bytes | None]) -> Decoded:
@@ -80,21 +81,26 @@ class RawDecoder:
             if schema is None:
                 reasons.update(dict.fromkeys(indexes, _NO_SCHEMA))
                 continue
-            decoded = decode_each([values[index] for index in indexes], {schema_id: schema})
-            reasons.update((indexes[bad.index], _NO_FIT) for bad in decoded.bad)
-            good = [indexes[place] for place in decoded.good.tolist()]
-            if schema_id == self._schema_id:
-                for index in good:
-                    payloads[index] = (values[index] or b"")[FRAME_BYTES:]
-            elif good:
-                for index, payload in zip(good, self._as_current(decoded.frame), strict=True):
-                    payloads[index] = payload
+            given = [(values[index] or b"")[FRAME_BYTES:] for index in indexes]
+            bad = self._exact(schema_id, schema).bad(given)
+            reasons.update((indexes[place], reason) for place, reason in bad.items())
+            good = [place for place in range(len(given)) if place not in bad]
+            if good and schema_id != self._schema_id:
+                given = self._as_current(decode_payloads([given[place] for place in good], schema))
+                good, indexes = list(range(len(given))), [indexes[place] for place in good]
+            for place in good:
+                payloads[indexes[place]] = given[place]
         return Decoded(decode_payloads(payloads, self._schema), payloads, reasons)
+
+    def _exact(self, schema_id: int, schema: Schema) -> ExactPayloads:
+        if schema_id not in self._exacts:
+            self._exacts[schema_id] = ExactPayloads(schema)
+        return self._exacts[schema_id]
 
     def _raw_schema(self, schema_id: int) -> Schema | None:
         if schema_id == self._schema_id:
             return self._schema
-        schema = self._schema_of(schema_id)
+        schema = self.schema_of(schema_id)
         if schema is None or schema.get("name") != self._type:
             return None
         unknown = {field["name"] for field in schema["fields"]} - {field["name"] for field in self._schema["fields"]}

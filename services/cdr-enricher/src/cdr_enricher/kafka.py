@@ -3,64 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cdr_enricher import metrics
+from cdr_enricher.dedup_log import Position
+from cdr_enricher.dedup_store import DedupStore
 from cdr_enricher.domain.progress import Progress, Reported
-from cdr_enricher.domain.references import ENTITIES, References
-from cdr_enricher.errors import JudgementBroken
-from cdr_enricher.restore import Restorer, metadata_of
+from cdr_enricher.errors import JudgedCut, RejectionsAboveLimit
+from cdr_enricher.judged_log import JudgedLog, JudgedPartition
+from cdr_enricher.reference_reader import ReferenceReader
+from cdr_enricher.restore import Restorer, Saved, metadata_of
 from cdr_enricher.stage import Judge, State
-from faust_batch import Batch, Committed, Output, Source, TopicTail, end_offsets, read_partition
-from telestream_contracts import Registry, decode_each, encode_records, load_schema
-from telestream_domain import Topics
+from faust_batch import (
+    Batch,
+    Committed,
+    OffsetOutOfRange,
+    Output,
+    PartitionStopped,
+    Source,
+    end_offsets,
+    read_partition,
+)
+from telestream_contracts import encode_records, load_schema
+from telestream_guards import PartitionsChanged
 from telestream_runtime.lean import give_back_memory
 
+MAX_TOUCHED_BYTES = 128 << 20  # of mapped identities, which the system would keep in memory while there is room
 _QUIET = {"log_level": "4"}  # a short-lived client says goodbye on stderr otherwise
-
-
-class ReferenceReader:
-    """Keeps ``references`` up with ``ref.*``."""
-
-    def __init__(self, bootstrap: str, topics: Topics, registry: Registry) -> None:
-        self._bootstrap, self._registry = bootstrap, registry
-        self._entities = {topics.ref(entity): entity for entity in ENTITIES}
-        self._tail: TopicTail | None = None
-        self.references = References()
-        self.positions: dict[str, int] = {}
-
-    def catch_up(self) -> None:
-        """Read all versions up to the ends seen at the call.
-
-        Raises BatchError where Kafka does not answer, JudgementBroken on a version that cannot be read.
-        """
-        if self._tail is None:
-            self._tail = TopicTail(self._bootstrap, list(self._entities))
-        for batch in self._tail.catching_up():
-            self._add(batch)
-
-    def close(self) -> None:
-        if self._tail is not None:
-            self._tail.close()
-
-    def _add(self, batch: Batch) -> None:
-        entity = self._entities[batch.source.topic]
-        versions = self.references.of(entity)
-        decoded = decode_each(batch.values, self._registry.schema)
-        if decoded.bad:
-            bad = decoded.bad[0]
-            raise JudgementBroken(
-                f"{batch.source}@{int(batch.offsets[bad.index])}: reference data that cannot be read ({bad.reason}); "
-                "it was not written by the gateway"
-            )
-        wanted = (versions.id_field, "valid_from", "deleted", *versions.body)
-        frame = decoded.frame
-        if missing := [name for name in wanted if name not in frame.columns]:
-            raise JudgementBroken(f"{batch.source}@{batch.first_offset}: not a {entity}, {missing[0]} is missing")
-        self.references.add(entity, frame.select(wanted), batch.offsets)
-        self.positions[f"{batch.source.topic}/{batch.source.partition}"] = batch.next_offset
-        metrics.REFERENCE_VERSIONS.labels(entity=entity).set(versions.count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +41,7 @@ class TypeStage:
     judge: Judge
     restorer: Restorer
     enriched_topic: str
+    has_customer: bool
 
 
 class EnricherStage:
@@ -81,32 +52,61 @@ class EnricherStage:
         bootstrap: str,
         by_topic: Mapping[str, TypeStage],
         reader: ReferenceReader,
+        log: JudgedLog,
+        dedup: DedupStore,
         *,
         progress_topic: str,
         progress_id: int,
         lateness_ms: int,
     ) -> None:
-        self._bootstrap, self._by_topic, self._reader = bootstrap, by_topic, reader
+        self._bootstrap, self._by_topic, self._reader, self._log = bootstrap, by_topic, reader, log
+        self._dedup = dedup
         self._progress_topic, self._progress_id = progress_topic, progress_id
         self._progress_schema = load_schema("progress")
         self._lateness_ms = lateness_ms
+        self._stopped: dict[Source, str] = {}
         self.topics: Sequence[str] = list(by_topic)
 
     def restore(self, source: Source, committed: Committed | None) -> State:
         """Rebuild the state of a partition from its judged records."""
         started = time.monotonic()
-        stage = self._by_topic[source.topic]
-        enriched = Source(stage.enriched_topic, source.partition)
+        stage, enriched = self._by_topic[source.topic], self._enriched(source)
+        left = Source(self._dedup.topic, source.partition)
         # settled: the last commit may be answered before its records can be read
-        ends = end_offsets(self._bootstrap, [source.topic, enriched.topic], settled=True, client_options=_QUIET)
+        ends = end_offsets(
+            self._bootstrap, [source.topic, enriched.topic, left.topic], settled=True, client_options=_QUIET
+        )
+        if enriched not in ends:
+            raise PartitionsChanged(
+                f"{source} has no {enriched}: a partition was added while the enricher ran; a partition count never "
+                "changes, duplicates would slip between partitions: bring the old topic back"
+            )
+        saved = None if committed is None else Saved.read(source, committed)
+        seen, position = self._dedup.empty(), Position()
+        if saved is not None and committed is not None:
+            saved.check_same(source, self._dedup.segment_bits, self._dedup.horizon_days)
+            if saved.began is not None:
+                seen, position = self._dedup.restore(
+                    source,
+                    stage.name,
+                    saved.position,
+                    saved.withdrawn_hash,
+                    saved.began,
+                    committed.offset,
+                    lambda: read_partition(self._bootstrap, left, None, ends[left], client_options=_QUIET),
+                )
         state = stage.restorer.state(
             source,
             committed,
+            saved,
             enriched,
-            read_partition(self._bootstrap, enriched, None, ends[enriched]),
+            self._judged_from(enriched, position.enriched_from, ends[enriched]),
             raw_end=ends[source],
-            expected=ends[enriched],
+            seen=seen,
+            position=position,
         )
+        if stage.has_customer:
+            self._reader.hold_customers(source.partition)
         give_back_memory()
         metrics.RESTORE_SECONDS.observe(time.monotonic() - started)
         _count_seen(source, state)
@@ -118,11 +118,35 @@ class EnricherStage:
             self._reader.catch_up()
 
     def on_batch(self, batch: Batch, state: State) -> tuple[Sequence[Output], State]:
+        stage, enriched = self._by_topic[batch.source.topic], self._enriched(batch.source)
         with metrics.JUDGE_SECONDS.time():
-            return self._by_topic[batch.source.topic].judge.on_batch(batch, state, self._reader.references)
+            try:
+                outputs, state = stage.judge.on_batch(
+                    batch, state, self._reader.references, JudgedPartition(self._log, enriched)
+                )
+            except RejectionsAboveLimit as err:
+                self._stopped[batch.source] = str(err)
+                metrics.STOPPED.labels(batch.source.topic, str(batch.source.partition)).set(1)
+                raise PartitionStopped(str(err)) from err
+        for output in outputs:
+            if output.topic == enriched.topic:
+                self._log.keep(enriched, batch.first_offset, [message["value"] or b"" for message in output.messages])
+        started = time.monotonic()
+        left, position = self._dedup.close(
+            stage.name, batch.source.partition, state.seen, state.dedup, lambda: self._readable_end(enriched)
+        )
+        if left:
+            outputs, state = [*outputs, *left], replace(state, dedup=position)
+            metrics.CLOSE_SECONDS.observe(time.monotonic() - started)
+        return outputs, state
 
     def due(self, states: Mapping[Source, State], now_ms: int) -> tuple[Sequence[Output], Mapping[Source, State]]:
         """One ``progress`` record per partition and second where something changed."""
+        self._log.settle()
+        closed = [state.seen.closed for state in states.values()]
+        if sum(each.touched_bytes for each in closed) > MAX_TOUCHED_BYTES:
+            for each in closed:
+                each.release()
         reports: list[Progress] = []
         changed: dict[Source, State] = {}
         for source, state in states.items():
@@ -146,11 +170,40 @@ class EnricherStage:
         return [Output(self._progress_topic, 0, self._encoded(reports, now_ms))], changed
 
     def metadata(self, source: Source, state: State) -> str:
+        self._log.committing(self._enriched(source))
         return metadata_of(state)
 
+    def going_on(self) -> str | None:
+        """Why a partition goes no further, None if all do; from any thread."""
+        return next(iter(list(self._stopped.values())), None)
+
     def revoked(self, source: Source) -> None:
+        if self._stopped.pop(source, None) is not None:
+            metrics.STOPPED.remove(source.topic, str(source.partition))
+        if self._by_topic[source.topic].has_customer:
+            self._reader.drop_customers(source.partition)
+            give_back_memory()
+        self._log.drop(self._enriched(source))
         for gauge in (metrics.SEEN_IDS, metrics.SEEN_BYTES):
             gauge.remove(source.topic, str(source.partition))
+
+    def _judged_from(self, enriched: Source, start: int | None, end: int) -> Iterator[Batch]:
+        """The judged records from ``start`` on, or those that are left of them."""
+        if start is not None and start > end:
+            raise JudgedCut(
+                f"{enriched} ends at {end}, but the open segment begins at {start} or later: the topic was cut or made "
+                "anew; derive a new generation"
+            )
+        try:
+            yield from read_partition(self._bootstrap, enriched, start, end, client_options=_QUIET)
+        except OffsetOutOfRange:
+            yield from read_partition(self._bootstrap, enriched, None, end, client_options=_QUIET)
+
+    def _readable_end(self, enriched: Source) -> int:
+        return end_offsets(self._bootstrap, [enriched.topic], client_options=_QUIET)[enriched]
+
+    def _enriched(self, source: Source) -> Source:
+        return Source(self._by_topic[source.topic].enriched_topic, source.partition)
 
     def _encoded(self, reports: Iterable[Progress], now_ms: int) -> list[dict[str, bytes | None]]:
         chosen = list(reports)

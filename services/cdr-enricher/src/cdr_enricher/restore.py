@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from cdr_enricher.dedup_log import Position
 from cdr_enricher.domain.dedupe import Seen
 from cdr_enricher.domain.hashing import TextKeys, identity_key
 from cdr_enricher.domain.kinds import Kind
+from cdr_enricher.domain.rejection_limit import Rejections
 from cdr_enricher.domain.watermark import Watermark
-from cdr_enricher.errors import JudgementBroken
+from cdr_enricher.errors import (
+    JudgedCut,
+    JudgedNotDense,
+    JudgementBroken,
+    PositionForeign,
+    PositionGone,
+    SettingsDiffer,
+)
 from cdr_enricher.stage import STORED, State
 from faust_batch import Batch, Committed, Source
 from telestream_contracts import (
@@ -24,20 +34,75 @@ from telestream_contracts import (
     prefix_schema,
     schema_id_of,
 )
+from telestream_domain import segment_of, segment_start
 
 _MAX_SOURCES = 40  # in the metadata: Kafka allows 4,096 bytes
 _MAX_METADATA = 3_500
+_LAST_FIELD = "reverses_offset"  # of what is decoded of a judged record
 
 
 def metadata_of(state: State) -> str:
     """What is committed beside the offset: what the judged records themselves do not tell cheaply."""
+    dedup = {
+        "bits": state.seen.segment_bits,
+        "horizon_days": state.seen.horizon.days,
+        "from": state.dedup.enriched_from,
+        "chain": state.dedup.chain,
+        "withdrawn": state.dedup.withdrawn_hash,
+    }
     for sources in (_MAX_SOURCES, _MAX_SOURCES // 4, 0):
-        text = json.dumps(
-            {"began": state.began_at, "watermark": state.watermark.as_json(sources)}, separators=(",", ":")
-        )
+        saved = {"began": state.began_at, "watermark": state.watermark.as_json(sources), "dedup": dedup}
+        saved["rejections"] = state.rejections.as_json()
+        text = json.dumps(saved, separators=(",", ":"))
         if len(text) <= _MAX_METADATA:
             break
     return text
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What ``metadata_of`` wrote. ``position`` lacks the hashes of withdrawn bits; ``withdrawn_hash`` is of all."""
+
+    began: int | None
+    watermark: Watermark
+    segment_bits: int
+    horizon_days: int
+    position: Position
+    withdrawn_hash: str
+    rejections: Rejections
+
+    @classmethod
+    def read(cls, source: Source, committed: Committed) -> Saved:
+        """Raises JudgementBroken if it is missing or another's."""
+        try:
+            saved: Mapping[str, Any] = json.loads(committed.metadata)
+            dedup: Mapping[str, Any] = saved["dedup"]
+            return cls(
+                saved["began"],
+                Watermark.from_json(saved["watermark"]),
+                int(dedup["bits"]),
+                int(dedup["horizon_days"]),
+                Position(dedup["from"], str(dedup["chain"])),
+                str(dedup["withdrawn"]),
+                Rejections.from_json(saved["rejections"]),
+            )
+        except (ValueError, KeyError, TypeError) as err:
+            raise PositionForeign(
+                f"{source}@{committed.offset} was committed without the enricher's metadata: the offset was set from "
+                "outside; derive a new generation instead"
+            ) from err
+
+    def check_same(self, source: Source, segment_bits: int, horizon_days: int) -> None:
+        """Raises JudgementBroken if the settings are not those the partition was judged with."""
+        for name, was, now in (
+            ("DEDUP_SEGMENT_BITS", self.segment_bits, segment_bits),
+            ("DEDUP_HORIZON_DAYS", self.horizon_days, horizon_days),
+        ):
+            if was != now:
+                raise SettingsDiffer(
+                    f"TELESTREAM_{name} is {now}, but {source} was judged with {was}: a generation keeps it, or a "
+                    "replay would find other duplicates; set it back or derive a new generation"
+                )
 
 
 class Restorer:
@@ -52,62 +117,86 @@ class Restorer:
         self,
         source: Source,
         committed: Committed | None,
+        saved: Saved | None,
         enriched: Source,
         judged: Iterable[Batch],
         *,
         raw_end: int,
-        expected: int,
+        seen: Seen,
+        position: Position,
     ) -> State:
-        """The state as of ``committed``, from all batches of the ``enriched`` partition; about ``expected`` records.
+        """The state as of ``committed``, from the batches of ``enriched`` from ``position`` on.
 
-        Raises JudgementBroken where the two do not fit together: going on would lose or repeat records.
+        ``seen``: what was remembered when the open segment began; it is spent. Raises JudgementBroken where they do not
+        fit together: going on would lose or repeat records.
         """
-        seen = Seen(expected)
+        if committed is None or saved is None:
+            for batch in judged:
+                offset = int(self._decode(enriched, batch)["src_offset"][0])
+                raise PositionGone(
+                    f"{enriched} holds judged records from raw offset {offset} on, but group {self._group} has "
+                    f"committed nothing for {source}: delete both or neither, or derive a new generation"
+                )
+            return State(None, raw_end, seen)
+        open_from = segment_start(segment_of(committed.offset, seen.segment_bits), seen.segment_bits)
         last: int | None = None
         for batch in judged:
-            last = self._add(enriched, batch, seen, last)
-        began, watermark = _saved(source, committed)
-        if committed is None:
-            if last is not None:
-                raise JudgementBroken(
-                    f"{enriched} holds judged records up to raw offset {last}, but group {self._group} has committed "
-                    f"nothing for {source}: delete both or neither, or derive a new generation"
-                )
-            return State(None, raw_end, seen, watermark)
-        if last is None and began is not None:
-            raise JudgementBroken(
-                f"{enriched} is empty, but group {self._group} has judged {source} from {began} to {committed.offset}: "
-                "the topic was cut or made anew; derive a new generation"
+            records = self._decode(enriched, batch)
+            if last is None:
+                self._check_whole(source, enriched, int(records["src_offset"][0]), max(open_from, saved.began or 0))
+            last = _last_of_dense(enriched, batch, records, last)
+            self._tell(records.filter(pl.col("src_offset") >= open_from), seen)
+        if last is None and saved.began is not None:
+            raise JudgedCut(
+                f"{enriched} holds nothing from {position.enriched_from or 0} on, but group {self._group} has judged "
+                f"{source} from {saved.began} to {committed.offset}: the topic was cut or made anew; derive a new "
+                "generation"
             )
         if last is not None and last + 1 != committed.offset:
-            raise JudgementBroken(
+            raise JudgedCut(
                 f"{enriched} ends with raw offset {last}, group {self._group} committed {source}@{committed.offset}: "
                 "they are written in one transaction, so one was changed since; derive a new generation"
             )
-        return State(committed.offset, raw_end, seen, watermark, began_at=began)
-
-    def _add(self, enriched: Source, batch: Batch, seen: Seen, last: int | None) -> int:
-        records = self._decode(enriched, batch)
-        offsets = records["src_offset"].to_numpy()
-        first = int(offsets[0]) if last is None else last + 1
-        wrong = np.flatnonzero(offsets != np.arange(first, first + len(offsets)))
-        if len(wrong):
-            at = int(wrong[0])
-            raise JudgementBroken(
-                f"{enriched}@{int(batch.offsets[at])}: raw offset {int(offsets[at])} where {first + at} should be; "
-                "the judged records have a hole or a repeat, derive a new generation"
-            )
-        stored = records.filter((pl.col("verdict") == STORED) & (pl.col("sign") == 1))
-        keys = self._keys.of(stored)
-        time_ms = stored[self._kind.record_type.time_field].to_physical().to_numpy()
-        seen.judge(
-            identity_key(keys["event_uid"], time_ms, keys[self._kind.record_type.key_field]),
-            time_ms,
-            stored["src_offset"].to_numpy(),
-            stored["content_hash"].to_numpy(),
-            np.zeros(len(time_ms), np.int64),
+        return State(
+            committed.offset,
+            raw_end,
+            seen,
+            saved.watermark,
+            began_at=saved.began,
+            dedup=position,
+            rejections=saved.rejections,
         )
-        return int(offsets[-1])
+
+    def _check_whole(self, source: Source, enriched: Source, first: int, needed: int) -> None:
+        if first > needed:
+            raise JudgedCut(
+                f"{enriched} begins with raw offset {first}, but the open segment of {source} with {needed}: judged "
+                "records that are still needed were deleted; restore them, or derive a new generation and keep "
+                "judged records as long as raw ones"
+            )
+
+    def _tell(self, records: pl.DataFrame, seen: Seen) -> None:
+        stored = records.filter(pl.col("verdict") == STORED)
+        if not stored.height:
+            return
+        record_type = self._kind.record_type
+        keys = self._keys.of(stored)
+        time_ms = stored[record_type.time_field].to_physical().to_numpy()
+        key = identity_key(keys["event_uid"], time_ms, keys[record_type.key_field])
+        offsets = stored["src_offset"].to_numpy()
+        undone = (stored["sign"] < 0).to_numpy()
+        told = np.flatnonzero(~undone)
+        seen.remember(
+            (key[0][told], key[1][told]),
+            time_ms[told],
+            offsets[told],
+            stored["content_hash"].to_numpy()[told],
+            stored["appended_at"].to_physical().to_numpy()[told],
+        )
+        back = np.flatnonzero(undone)
+        if len(back):
+            originals = stored["reverses_offset"].to_numpy()[back].astype(np.int64)
+            seen.withdraw((key[0][back], key[1][back]), time_ms[back], originals, offsets[back])
 
     def _decode(self, enriched: Source, batch: Batch) -> pl.DataFrame:
         """The judgement and identity of each record; the rest of it is not read."""
@@ -125,7 +214,7 @@ class Restorer:
 
     def _columns(self) -> Sequence[str]:
         record_type = self._kind.record_type
-        judged = ("src_offset", "verdict", "sign", "content_hash")
+        judged = ("src_offset", "appended_at", "verdict", "sign", "content_hash", "reverses_offset")
         return (*judged, "event_uid", record_type.time_field, record_type.key_field)
 
     def _prefix(self, schema_id: int | None) -> Schema:
@@ -135,18 +224,18 @@ class Restorer:
             schema = self._schema_of(schema_id)
             if schema is None or schema.get("name") != f"{self._kind.name}_enriched":
                 raise DecodeError(f"schema id {schema_id} is not one of {self._kind.name} enriched")
-            self._prefixes[schema_id] = prefix_schema(schema, self._kind.identity_last)
+            self._prefixes[schema_id] = prefix_schema(schema, _LAST_FIELD)
         return self._prefixes[schema_id]
 
 
-def _saved(source: Source, committed: Committed | None) -> tuple[int | None, Watermark]:
-    if committed is None:
-        return None, Watermark()
-    try:
-        saved: Mapping[str, Any] = json.loads(committed.metadata)
-        return saved["began"], Watermark.from_json(saved["watermark"])
-    except (ValueError, KeyError, TypeError) as err:
-        raise JudgementBroken(
-            f"{source}@{committed.offset} was committed without the enricher's metadata: the offset was set from "
-            "outside; derive a new generation instead"
-        ) from err
+def _last_of_dense(enriched: Source, batch: Batch, records: pl.DataFrame, last: int | None) -> int:
+    offsets = records["src_offset"].to_numpy()
+    first = int(offsets[0]) if last is None else last + 1
+    wrong = np.flatnonzero(offsets != np.arange(first, first + len(offsets)))
+    if len(wrong):
+        at = int(wrong[0])
+        raise JudgedNotDense(
+            f"{enriched}@{int(batch.offsets[at])}: raw offset {int(offsets[at])} where {first + at} should be; "
+            "the judged records have a hole or a repeat, derive a new generation"
+        )
+    return int(offsets[-1])

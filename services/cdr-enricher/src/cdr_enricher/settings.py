@@ -7,8 +7,9 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from cdr_enricher.domain.dedupe import DEDUP_HORIZON
 from cdr_enricher.domain.rules import OVERRIDABLE
-from telestream_domain import Severity
+from telestream_domain import SEGMENT_BITS, Severity
 from telestream_runtime import ServiceSettings
 from telestream_runtime.settings import Port
 
@@ -22,6 +23,16 @@ class EnricherSettings(ServiceSettings):
     commit_interval_ms: int = Field(100, ge=10, le=5_000, description="Longest time between two commits under load")
     max_batch_records: int = Field(20_000, ge=1, le=200_000, description="Records judged at once")
     lateness_s: int = Field(300, ge=0, le=86_400, description="How long after its end an event is still expected")
+    dedup_horizon_days: int = Field(
+        DEDUP_HORIZON.days, ge=1, le=1_000, description="How long a stored record is remembered; fixed per generation"
+    )
+    dedup_segment_bits: int = Field(
+        SEGMENT_BITS, ge=4, le=24, description="log2 of the records remembered in one piece; fixed per generation"
+    )
+    max_rejected_share: float = Field(
+        0.5, gt=0, le=1, description="Share of a partition's last records beyond which rejections stop it; 1: never"
+    )
+    max_rejected_window: int = Field(10_000, ge=100, le=1_000_000, description="How many last records that share is of")
     home_plmns: tuple[str, ...] = Field((), description="The operator's own networks, as 208-01,208-02: for roaming")
     severities: dict[str, Severity] = Field(
         {}, description="Rules judged otherwise than by default, as duration_too_long=rejected,too_old=warn"

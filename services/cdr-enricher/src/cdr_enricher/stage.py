@@ -12,12 +12,15 @@ import numpy as np
 import polars as pl
 
 from cdr_enricher.decode import Decoded, RawDecoder, undecodable_reason
+from cdr_enricher.dedup_log import Position
 from cdr_enricher.domain.dedupe import NO_OFFSET, Repeats, Seen
 from cdr_enricher.domain.hash_table import Bools
 from cdr_enricher.domain.hashing import ContentHash, Ints, TextKey, TextKeys, identity_key
 from cdr_enricher.domain.kinds import INGESTION_FIELDS, Kind
 from cdr_enricher.domain.progress import Reported
 from cdr_enricher.domain.references import References, cells_at, customers_at
+from cdr_enricher.domain.rejection_limit import Excess, RejectionLimit, Rejections
+from cdr_enricher.domain.reversals import Arrived, Identities
 from cdr_enricher.domain.roaming import roaming
 from cdr_enricher.domain.rules import (
     APPENDED_MS,
@@ -30,7 +33,8 @@ from cdr_enricher.domain.rules import (
     warning_lists,
 )
 from cdr_enricher.domain.watermark import ARRIVED_MS, EVENT_END_MS, SOURCE, Watermark
-from cdr_enricher.errors import JudgementBroken, Unsupported
+from cdr_enricher.errors import RawNotDense, RejectionsAboveLimit
+from cdr_enricher.originals import NO_ORIGINALS, NOTHING_UNDONE, Originals, Reversals, Undone
 from faust_batch import Batch, Output
 from telestream_contracts import (
     Schema,
@@ -52,7 +56,8 @@ _LAST_DATE_MS = 253_402_214_400_000  # 9999-12-31: beyond it there are no dates
 class State:
     """What is known of one raw partition, as of ``next_offset`` (None: nothing was judged yet).
 
-    ``began_at``: the first offset this generation judged. ``reported``: the last word on ``progress``.
+    ``began_at``: the first offset this generation judged. ``reported``: the last word on ``progress``. ``dedup``: where
+    ``seen`` can be brought back from.
     """
 
     next_offset: int | None
@@ -61,6 +66,8 @@ class State:
     watermark: Watermark = field(default_factory=Watermark)
     began_at: int | None = None
     reported: Reported = field(default_factory=Reported)
+    dedup: Position = field(default_factory=Position)
+    rejections: Rejections = field(default_factory=Rejections)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +76,7 @@ class Tally:
 
     verdicts: Mapping[str, int]
     rejected: Mapping[str, int]
+    reversals: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +102,7 @@ class Judge:
         business_timezone: str = "UTC",
         home_plmns: tuple[str, ...] = (),
         severities: Mapping[str, Severity] | None = None,
+        limit: RejectionLimit | None = None,
         on_tally: Callable[[str, Tally], None] = lambda *_: None,
     ) -> None:
         self._kind, self._target, self._decoder = kind, target, decoder
@@ -107,67 +116,111 @@ class Judge:
         self._dead_letter: Schema = load_schema("dead_letter")
         self._frame = frame(target.enriched_id)
         self._time, self._holder = kind.record_type.time_field, kind.record_type.key_field
-        self._keys = TextKeys(
-            *dict.fromkeys(("event_uid", self._holder, "cell_id", *(("imsi",) if kind.has_customer else ())))
-        )
+        self._keys = TextKeys(*dict.fromkeys(("event_uid", self._holder, "cell_id")))
         self._content = ContentHash((f for f in decoder.columns if f not in INGESTION_FIELDS), decoder.columns)
         self._event_end = _event_end(kind)
+        self._reversals = Reversals(kind, target.enriched_topic, target.enriched_id, decoder.schema_of)
+        self._limit = limit or RejectionLimit()
         self._on_tally = on_tally
 
-    def on_batch(self, batch: Batch, state: State, references: References) -> tuple[list[Output], State]:
+    def on_batch(
+        self, batch: Batch, state: State, references: References, originals: Originals = NO_ORIGINALS
+    ) -> tuple[list[Output], State]:
         """One judged record per raw record, dead letters beside them, and the state after the batch.
 
-        Raises JudgementBroken if the batch does not follow ``state`` without a hole (I2).
+        ``originals``: this partition's judged records before the batch.
+
+        Raises RawNotDense if the batch does not follow ``state`` without a hole (I2), RejectionsAboveLimit if too much
+        of it and what came before is rejected; ``state`` stays as it was.
         """
         _check_dense(batch, state)
+        state.seen.advance(batch.first_offset)
         decoded = self._decoder.decode(batch.values)
         event_ms = decoded.records[self._time].cast(pl.Int64)
         records = decoded.records.hstack([event_ms.alias(EVENT_MS), pl.Series(APPENDED_MS, batch.timestamps_ms)])
-        _refuse_reversals(batch, records)
+        reversal = records["reverses_offset"].is_not_null().to_numpy()
         broken = self._rules.judge(records)
         readable = np.ones(len(batch), np.bool_)
         readable[list(decoded.undecodable)] = False
-        rejected = (broken.rejected != NO_RULE) | ~readable
+        # a reversal is a copy of what was judged once, not judged by the rules of today
+        rejected = ((broken.rejected != NO_RULE) & ~reversal) | ~readable
+        # before anything of the batch is remembered
+        rejections, excess = self._limit.after(state.rejections, batch.offsets, rejected)
+        if excess is not None:
+            raise self._too_many(batch, excess, broken, rejected, readable)
         content = self._content.of(records)
         content[~readable] = 0
         keys = self._keys.of(records)
         identity = identity_key(keys["event_uid"], event_ms.to_numpy(), keys[self._holder])
-        repeats = _dedupe(identity, event_ms.to_numpy(), batch, content, rejected, state.seen)
+        undone = NOTHING_UNDONE
+        if reversal.any():
+            reverses = records["reverses_offset"].fill_null(NO_OFFSET).to_numpy()
+            identities = Identities(batch.offsets, keys["event_uid"], identity, event_ms.to_numpy())
+            valid = ~(rejected | reversal)
+            arrived = Arrived(identities, content, batch.timestamps_ms, valid, reversal, reverses)
+            repeats, undone = self._reversals.judge(batch, arrived, state.seen, originals)
+        else:
+            repeats = _dedupe(identity, event_ms.to_numpy(), batch, content, rejected, state.seen)
         state.seen.advance(batch.last_offset + 1)
         head = pl.DataFrame(
             [
-                *self._judged(batch, broken, readable, rejected, repeats, content),
-                *self._known(records, keys, readable, references),
+                *self._judged(batch, broken, readable, rejected, reversal, repeats, content),
+                *self._known(batch, records, keys, readable, references),
             ]
         )
-        outputs = [Output(self._target.enriched_topic, batch.source.partition, self._enriched(batch, head, decoded))]
+        judged = self._enriched(batch, head, decoded)
+        if len(undone.at):
+            self._reversals.put_copies(batch, undone, judged)
+        outputs = [Output(self._target.enriched_topic, batch.source.partition, judged)]
         if rejected.any():
             letters = self._dead_letters(batch, records, broken, decoded, np.flatnonzero(rejected))
             outputs.append(Output(self._target.rejected_topic, batch.source.partition, letters))
-        self._on_tally(self._kind.name, _tally(rejected, repeats, head["rule"]))
+        self._on_tally(self._kind.name, _tally(rejected, reversal, undone, repeats, head["rule"]))
         return outputs, replace(
             state,
             next_offset=batch.last_offset + 1,
             raw_end=max(batch.high_watermark, batch.last_offset + 1),
-            watermark=self._watermark(records, rejected, state.watermark),
+            watermark=self._watermark(records, rejected | reversal, state.watermark),
             began_at=batch.first_offset if state.began_at is None else state.began_at,
+            rejections=rejections,
+        )
+
+    def _too_many(
+        self, batch: Batch, excess: Excess, broken: Broken, rejected: Bools, readable: Bools
+    ) -> RejectionsAboveLimit:
+        rules, counts = np.unique(np.where(readable, broken.rejected + 3, 2)[rejected], return_counts=True)
+        rule = self._rule_codes[int(rules[np.argmax(counts)])]
+        return RejectionsAboveLimit(
+            f"{batch.source}@{excess.since}..{excess.until}: {excess.rejected} records are rejected, most by {rule}; "
+            f"more than {self._limit.share:g} of {self._limit.records}. Nothing from @{batch.first_offset} on is "
+            "judged: mend the cause, or let them pass with TELESTREAM_MAX_REJECTED_SHARE=1 "
+            "(docs/runbook/rejections-above-the-limit.md)"
         )
 
     def _judged(
-        self, batch: Batch, broken: Broken, readable: Bools, rejected: Bools, repeats: Repeats, content: Ints
+        self,
+        batch: Batch,
+        broken: Broken,
+        readable: Bools,
+        rejected: Bools,
+        reversal: Bools,
+        repeats: Repeats,
+        content: Ints,
     ) -> list[pl.Series]:
         count = len(batch)
+        ruled = readable & ~reversal
         duplicate = repeats.duplicate
         first_offset = pl.Series("first_offset", repeats.first_offset)
         rule = np.where(rejected, broken.rejected + 3, repeats.conflict)
         rule[~readable] = 2
-        warned = broken.warned if readable.all() else {code: w & readable for code, w in broken.warned.items()}
+        warned = broken.warned if ruled.all() else {code: w & ruled for code, w in broken.warned.items()}
         return [
             pl.Series("src_partition", np.full(count, batch.source.partition, np.int64)),
             pl.Series("src_offset", batch.offsets),
             pl.Series("appended_at", batch.timestamps_ms).cast(pl.Datetime("ms")),
-            _VERDICTS.gather(np.where(rejected, 2, duplicate)).alias("verdict"),
-            pl.Series("sign", np.ones(count, np.int64)),
+            # reversals that take effect are replaced by copies
+            _VERDICTS.gather(np.where(rejected, 2, duplicate | reversal)).alias("verdict"),
+            pl.Series("sign", np.where(reversal, -1, 1)),
             self._rule_codes.gather(rule).alias("rule"),
             first_offset.set(pl.Series(~duplicate), None),
             pl.Series("content_hash", content),
@@ -176,16 +229,15 @@ class Judge:
         ]
 
     def _known(
-        self, records: pl.DataFrame, keys: Mapping[str, TextKey], readable: Bools, references: References
+        self, batch: Batch, records: pl.DataFrame, keys: Mapping[str, TextKey], readable: Bools, references: References
     ) -> list[pl.Series]:
         event_ms = records[EVENT_MS]
         cell, cell_known = cells_at(references.cells, keys["cell_id"], event_ms.to_numpy())
         known = cell.get_columns()
         if not self._kind.has_customer:
             return known
-        customer, customer_known = customers_at(
-            references.customers, keys[self._holder], keys["imsi"], event_ms.to_numpy()
-        )
+        customers = references.customers(batch.source.partition)
+        customer, customer_known = customers_at(customers, keys[self._holder], event_ms.to_numpy())
         parts = pl.DataFrame(
             [
                 *(records[field] for field in ("home_plmn", "serving_plmn", "cell_id")),
@@ -238,16 +290,14 @@ class Judge:
         values = encode_records(letters, self._dead_letter, self._target.dead_letter_id)
         return [{"key": batch.keys[index], "value": value} for index, value in zip(where.tolist(), values, strict=True)]
 
-    def _watermark(self, records: pl.DataFrame, rejected: Bools, watermark: Watermark) -> Watermark:
+    def _watermark(self, records: pl.DataFrame, left_out: Bools, watermark: Watermark) -> Watermark:
         events = records.select(
             pl.col("source").alias(SOURCE), self._event_end.alias(EVENT_END_MS), pl.col(APPENDED_MS).alias(ARRIVED_MS)
         )
-        return watermark.after(events.filter(~rejected) if rejected.any() else events)
+        return watermark.after(events.filter(~left_out) if left_out.any() else events)
 
 
-def _dedupe(
-    identity: TextKey, event_ms: Ints, batch: Batch, content: Ints, rejected: Bools, seen: Seen
-) -> Repeats:
+def _dedupe(identity: TextKey, event_ms: Ints, batch: Batch, content: Ints, rejected: Bools, seen: Seen) -> Repeats:
     offsets, appended_ms = batch.offsets, batch.timestamps_ms
     if not rejected.any():
         return seen.judge(identity, event_ms, offsets, content, appended_ms)
@@ -284,24 +334,22 @@ def _check_dense(batch: Batch, state: State) -> None:
         return
     wanted = np.arange(expected, expected + len(batch))
     at = int(np.flatnonzero(offsets != wanted)[0])
-    raise JudgementBroken(
+    raise RawNotDense(
         f"{batch.source}@{int(wanted[at])}: the next record read is @{int(offsets[at])}; raw has a hole or repeats "
         "itself, so no judgement would be complete: was the topic cut, made anew or written in transactions?"
     )
 
 
-def _refuse_reversals(batch: Batch, records: pl.DataFrame) -> None:
-    reversals = records["reverses_offset"]
-    if reversals.null_count() == len(reversals):
-        return
-    at = int(batch.offsets[np.flatnonzero(reversals.is_not_null().to_numpy())[0]])
-    raise Unsupported(f"{batch.source}@{at}: a reversal, which this version cannot judge; upgrade the enricher")
-
-
-def _tally(rejected: Bools, repeats: Repeats, rule: pl.Series) -> Tally:
+def _tally(rejected: Bools, reversal: Bools, undone: Undone, repeats: Repeats, rule: pl.Series) -> Tally:
     counts = {REJECTED: int(rejected.sum()), DUPLICATE: int(repeats.duplicate.sum())}
-    counts[STORED] = len(rejected) - sum(counts.values())
+    reversals = int(reversal.sum())
+    counts[STORED] = len(rejected) - sum(counts.values()) - reversals
     by_rule: dict[str, int] = {}
     if counts[REJECTED]:
         by_rule = dict(rule.filter(rejected).value_counts().iter_rows())
-    return Tally({verdict: count for verdict, count in counts.items() if count}, by_rule)
+    by_effect = {STORED: len(undone.at), DUPLICATE: reversals - len(undone.at)}
+    return Tally(_some(counts), by_rule, _some(by_effect))
+
+
+def _some(counts: Mapping[str, int]) -> dict[str, int]:
+    return {name: count for name, count in counts.items() if count}

@@ -7,6 +7,7 @@ import threading
 
 from telestream_contracts import Registry
 from telestream_domain import group_id
+from telestream_guards import guard_start
 from telestream_runtime import AdminServer, get_logger, run_service
 from telestream_warehouse import ClickHouse, check
 from warehouse_sink.domain.policy import Backoff, FlushPolicy
@@ -26,7 +27,9 @@ END_AFTER_S = 25.0  # a service must be gone 30 s after SIGTERM
 
 
 def run(settings: SinkSettings, stop: threading.Event) -> None:
-    """Serve until ``stop``. Raises SinkError, or what a dependency raises that waiting does not mend."""
+    """Serve until ``stop``. Raises SinkError, GuardError, or what a dependency raises that waiting does not mend."""
+    if not guard_start(settings, stop):
+        return
     health = Health(stuck_after_s=settings.sink_insert_timeout_s + settings.sink_max_backoff_s + STUCK_MARGIN_S)
     patience = Patience(Backoff(FIRST_BACKOFF_S, settings.sink_max_backoff_s), health, stop)
     clickhouse = ClickHouse(

@@ -1,7 +1,8 @@
 """TelestreamError
 └── SinkError
     ├── GapFound        a judged record is missing, or stands on the wrong partition: the log is not what it must be
-    ├── PositionLost    the topic was recreated, cut short or overtaken by retention: no way on from where we stand
+    ├── PositionLost    the topic was cut short or overtaken by retention: no way on from where we stand
+    │   └── TopicMadeAnew   it is another topic under the old name
     ├── Undecodable     a value in one of our own topics is not what its schema says
     ├── BlockRefused    ClickHouse will never take these rows
     ├── NotMigrated     the tables are not there
@@ -22,6 +23,10 @@ class GapFound(SinkError):
 
 
 class PositionLost(SinkError):
+    pass
+
+
+class TopicMadeAnew(PositionLost):
     pass
 
 

@@ -7,9 +7,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from faust_batch import BatchError, FaustRunner, NullObserver, PlainRunner, Source, WorkerConfig
+from faust_batch import BatchError, Condition, FaustRunner, NullObserver, PlainRunner, Source, WorkerConfig
 from telestream_contracts import Registry
 from telestream_domain import FAMILIES, group_id
+from telestream_guards import guard_start
 from telestream_runtime import AdminServer, run_service
 from telestream_runtime.lean import give_back_memory
 from window_aggregator import metrics
@@ -22,7 +23,6 @@ from window_aggregator.state import State
 
 MIB = 1 << 20
 SERVICE = "window-aggregator"
-WEDGED_AFTER_S = 60.0
 GIVE_BACK_EVERY_S = 5.0
 
 
@@ -95,15 +95,25 @@ def build(settings: AggregatorSettings) -> App:
     )
 
     def alive() -> str | None:
-        stuck_s = runner.stuck_for_s() if watch.assigned_at is not None else 0.0
-        return f"the worker has not come round for {stuck_s:.0f} s" if stuck_s > WEDGED_AFTER_S else None
+        health = runner.health()
+        return health.reason if health.condition is Condition.WEDGED else None
 
-    admin = AdminServer(settings.admin_host, settings.admin_port, {"partitions": watch.ready}, {"worker": alive})
+    def kafka() -> str | None:
+        health = runner.health()
+        return health.reason if health.condition is Condition.WAITING else None
+
+    admin = AdminServer(
+        settings.admin_host, settings.admin_port, {"partitions": watch.ready, "kafka": kafka}, {"worker": alive}
+    )
     return App(stage, runner, admin)
+
+
+def run(settings: AggregatorSettings, stop: threading.Event) -> None:
+    """Begin once the guards let it, and block until ``stop`` is set. Raises TelestreamError, BatchError."""
+    if guard_start(settings, stop):
+        build(settings).run(stop)
 
 
 def main() -> int:
     """The process: see ``telestream_runtime.run_service``."""
-    return run_service(
-        SERVICE, AggregatorSettings, lambda settings, stop: build(settings).run(stop), expected=(BatchError,)
-    )
+    return run_service(SERVICE, AggregatorSettings, run, expected=(BatchError,))

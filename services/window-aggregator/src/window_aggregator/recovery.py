@@ -19,7 +19,7 @@ from window_aggregator.domain.families import Family
 from window_aggregator.domain.levels import Levels
 from window_aggregator.domain.measures import measured, merged, narrow
 from window_aggregator.domain.upserts import is_of, marker_key, restored
-from window_aggregator.errors import NotRecoverable
+from window_aggregator.errors import LogCut, NotRecoverable, PositionGone
 from window_aggregator.state import FamilyState, State
 
 MARKER_WAIT_S = 30.0
@@ -47,6 +47,24 @@ class Log(Protocol):
         ...
 
 
+def require_nothing_written(source: Source, record_type: str, families: Mapping[str, Family], log: Log) -> None:
+    """Raises PositionGone if there is an upsert of this type and partition, of which nothing was committed.
+
+    Other types write to the same partitions: where only theirs are found, all of them are looked through, once.
+    """
+    own = f"{record_type}|".encode()
+    for topic in sorted({family.topic for family in families.values() if record_type in family.types}):
+        if log.agg_end(topic, source.partition) == 0:
+            continue
+        for batch in log.upserts(topic, source.partition, 0):
+            if any(key is not None and key.startswith(own) for key in batch.keys):
+                raise PositionGone(
+                    f"{source}: nothing is committed, but agg.{topic}[{source.partition}] holds sums made from it: the "
+                    "group was deleted, its offsets expired, or the topic was made anew; to begin again would count "
+                    "twice; build a new generation"
+                )
+
+
 def restored_families(
     source: Source,
     record_type: str,
@@ -61,7 +79,7 @@ def restored_families(
     included: dict[str, pl.DataFrame] = {}
     for name, open_ in state.families.items():
         if open_.position < log_start:
-            raise NotRecoverable(
+            raise LogCut(
                 f"{source}: {name}'s open segment {open_.segment} is to be re-read from {open_.position}, but the log "
                 f"begins at {log_start}: it was cut; build a new generation"
             )
@@ -100,7 +118,7 @@ def _from_upserts(
         if not open_.marked or (marked is not None and marked >= open_.position):
             break
         if time.monotonic() > deadline:
-            raise NotRecoverable(
+            raise LogCut(
                 f"agg.{where}: the marker at {open_.position} that was committed with {source}@{state.position} is not "
                 f"there (last: {marked}): the topic was cut or made anew; build a new generation"
             )

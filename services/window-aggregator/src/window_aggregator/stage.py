@@ -19,8 +19,8 @@ from window_aggregator.domain.levels import Wanted, changed, changed_before
 from window_aggregator.domain.measures import narrow, partials
 from window_aggregator.domain.rhythm import REALTIME_WINDOW_MS, Flush, Rhythm
 from window_aggregator.domain.upserts import Place, markers, upserts
-from window_aggregator.errors import NotDense, NotRecoverable
-from window_aggregator.recovery import Log, restored_families
+from window_aggregator.errors import LogCut, NotDense, PositionForeign
+from window_aggregator.recovery import Log, require_nothing_written, restored_families
 from window_aggregator.state import FamilyState, State, from_metadata, to_metadata
 
 FOLD_ROWS = 20_000
@@ -96,13 +96,14 @@ class Aggregator:
         start = self._log.enriched_start(source)
         if committed is None or (not committed.metadata and committed.offset <= start):
             if start > 0:
-                raise NotRecoverable(
+                raise LogCut(
                     f"{source}: nothing was ever committed, but the log begins at {start}: what lay before it is "
                     "missing from the aggregates; build a new generation"
                 )
+            require_nothing_written(source, self._types[source.topic], self._families, self._log)
             return State(position=start)
         if not committed.metadata:
-            raise NotRecoverable(
+            raise PositionForeign(
                 f"{source}@{committed.offset}: the committed offset has no metadata, so the open segment is unknown: "
                 "something else committed for this group; build a new generation"
             )

@@ -12,7 +12,7 @@ from telestream_domain import segment_of, segment_start
 from window_aggregator.domain.families import Family
 from window_aggregator.domain.levels import Levels
 from window_aggregator.domain.rhythm import Cursor
-from window_aggregator.errors import NotRecoverable
+from window_aggregator.errors import NotRecoverable, SettingsDiffer
 
 METADATA_VERSION = 1
 
@@ -108,7 +108,7 @@ def from_metadata(text: str, position: int, rules: str, where: str) -> State:
         if found["v"] != METADATA_VERSION:
             raise ValueError(f"version {found['v']}")
         if found["rules"] != rules:
-            raise NotRecoverable(
+            raise SettingsDiffer(
                 f"{where}@{position}: this generation's aggregates are made with {found['rules']}, this worker is set "
                 f"to {rules}; set it back, or build a new generation"
             )

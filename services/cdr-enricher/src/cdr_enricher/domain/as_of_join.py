@@ -7,131 +7,148 @@ answer does not depend on the order in which versions came.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from cdr_enricher.domain.hash_table import Bools, HashTable
+from cdr_enricher.domain.hash_table import Bools
 from cdr_enricher.domain.hashing import Ints, TextKey, text_key
+from cdr_enricher.domain.version_runs import Rows, Run, key_of
 
-_T = TypeVar("_T", bound=np.generic)
+NOTHING = 0
+"""The code of no body: of a deletion, and where there is no version."""
 
-NO_VERSION = 0
-_CHUNKS = 8  # of the bodies, before they are joined into one: looking up in several is dearer
+_SORT_AT = 1 << 17  # versions gathered before they are sorted, where nobody asks
+_SHRINK = 8  # a run is at least so many times longer than the next: few to search, and each version seldom moved
+_MAX_RUN = 1 << 24  # the texts of a run must stay below 2 GiB
+
+
+class Combinations:
+    """Numbers for the combinations of some columns that occur: plans and regions are few, customers are many.
+
+    It only grows, and may serve several ``Versions``.
+    """
+
+    def __init__(self, fields: Sequence[str]) -> None:
+        self.fields = tuple(fields)
+        self.rows = pl.DataFrame({field: [None] for field in self.fields}, dict.fromkeys(self.fields, pl.String))
+
+    def codes(self, frame: pl.DataFrame) -> Ints:
+        """The number of each row's combination, from 1; new ones are added."""
+        wanted = frame.select(self.fields)
+        found = self._find(wanted)
+        if found.null_count():
+            self.rows = self.rows.vstack(wanted.filter(found.is_null()).unique(maintain_order=True)).rechunk()
+            found = self._find(wanted)
+        return found.to_numpy()
+
+    def _find(self, wanted: pl.DataFrame) -> pl.Series:
+        known = self.rows.with_row_index("code").slice(1).cast({"code": pl.Int64})
+        return wanted.join(known, on=self.fields, how="left", nulls_equal=True, maintain_order="left")["code"]
 
 
 class Versions:
     """All versions of one kind of entity.
 
-    Version 0 is "none": its body is all nulls. Each entity's versions hang on a chain, newest first, so adding never
-    sorts or moves what is there; a lookup walks as many links as there are newer versions. ``add`` changes the value in
-    place, as ``Seen``: its holder is the only one.
+    Of the body, ``coded`` fields repeat and are numbered by combination, ``own`` ones are each entity's. ``add``
+    changes the value in place, as ``Seen``: its holder is the only one.
     """
 
-    def __init__(self, id_field: str, body: Sequence[str]) -> None:
-        self.id_field, self.body = id_field, tuple(body)
-        self._entities = HashTable()
-        self._entity_count = 1
-        self._head = np.zeros(1024, np.int64)
-        self._older = np.zeros(1024, np.int64)
-        self._valid_from = np.full(1024, np.iinfo(np.int64).min)
-        self._offset = np.full(1024, -1, np.int64)
-        self._deleted = np.zeros(1024, np.bool_)
-        self._bodies = pl.DataFrame({field: [None] for field in self.body}, schema=dict.fromkeys(self.body, pl.String))
-        self.count = 0
+    def __init__(
+        self, id_field: str, coded: Sequence[str], own: Sequence[str] = (), combinations: Combinations | None = None
+    ) -> None:
+        self.id_field, self.own = id_field, tuple(own)
+        self._combinations = combinations or Combinations(coded)
+        self._runs: list[Run] = []
+        self._new: list[Rows] = []
+
+    @property
+    def count(self) -> int:
+        """Versions held; of those with equal id and valid_from one is left."""
+        return sum(map(len, self._runs)) + sum(map(len, self._new))
+
+    @property
+    def nbytes(self) -> int:
+        return sum(run.nbytes for run in self._runs)
 
     def add(self, versions: pl.DataFrame, offsets: Ints) -> None:
         """Add versions with their offsets: columns of the id field, ``valid_from``, ``deleted`` and the body's."""
-        new = versions.height
-        if not new:
+        if not versions.height:
             return
-        self._reserve(self.count + 1 + new)
-        numbers = np.arange(self.count + 1, self.count + 1 + new)
-        self.count += new
-        deleted = versions["deleted"].to_numpy()
-        self._valid_from[numbers] = versions["valid_from"].to_physical().to_numpy()
-        self._offset[numbers] = offsets
-        self._deleted[numbers] = deleted
-        empty = pl.Series(deleted)
-        self._bodies = self._bodies.vstack(
-            versions.select(pl.when(empty).then(None).otherwise(pl.col(f).cast(pl.String)).alias(f) for f in self.body)
-        )
-        if self._bodies.n_chunks() > _CHUNKS or new * _CHUNKS > self.count:
-            self._bodies = self._bodies.rechunk()
-        entities = self._numbered(text_key(versions[self.id_field]))
-        # of one entity's versions only one at a time can be hung on its chain
-        for wave in _waves(entities):
-            self._hang(entities[wave], numbers[wave])
+        deleted = versions["deleted"]
+        codes = self._combinations.codes(versions)
+        codes = np.where(deleted.to_numpy(), NOTHING, codes)
+        key, check = key_of(text_key(versions[self.id_field]))
+        valid_from = versions["valid_from"].to_physical().to_numpy()
+        own = tuple(_texts(versions[field].set(deleted, None)) for field in self.own)
+        self._new.append(Rows(key, check, valid_from, np.asarray(offsets, np.int64), codes, own))
+        gathered = sum(map(len, self._new))
+        if gathered >= max(_SORT_AT, sum(map(len, self._runs)) // _SHRINK):
+            self.settle()
 
-    def at(self, key: TextKey, times_ms: Ints) -> Ints:
-        """The version that held at each time (``text_key`` of the ids), NO_VERSION where none did."""
-        entities = self._entities.find(key)
-        version = np.zeros(len(times_ms), np.int64)
-        version[entities.present] = self._head[entities.first[entities.present]]
-        walking = np.flatnonzero(self._valid_from[version] > times_ms)
-        while len(walking):
-            version[walking] = self._older[version[walking]]
-            walking = walking[self._valid_from[version[walking]] > times_ms[walking]]
-        return version
+    def settle(self) -> None:
+        """Sort what was added. A lookup does it too; after much was added it is better done at once."""
+        if not self._new:
+            return
+        parts: list[Rows | Run] = [*self._new]
+        self._new = []
+        size = sum(map(len, parts))
+        while self._runs and len(self._runs[-1]) < size * _SHRINK and len(self._runs[-1]) + size <= _MAX_RUN:
+            size += len(self._runs[-1])
+            parts.append(self._runs.pop())
+        self._runs.append(Run(parts))
 
-    def deleted(self, version: Ints) -> Bools:
-        """Whether each version is a deletion."""
-        return self._deleted[version]
+    def as_of(self, key: TextKey, times_ms: Ints) -> tuple[pl.DataFrame, Bools]:
+        """The body that held at each time (``key``: ``text_key`` of the ids), and whether there was one.
 
-    def bodies(self, version: Ints) -> pl.DataFrame:
-        """The bodies of these versions; nulls for deletions and NO_VERSION."""
-        return self._bodies[version]
-
-    def _numbered(self, key: TextKey) -> Ints:
-        proposed = np.arange(self._entity_count, self._entity_count + len(key[0]))
-        found = self._entities.find_or_insert(key, proposed, np.zeros_like(proposed))
-        self._entity_count += len(proposed)
-        self._head = _grown(self._head, self._entity_count)
-        return np.where(found.present, found.first, proposed)
-
-    def _hang(self, entities: Ints, numbers: Ints) -> None:
-        newer = np.zeros(len(numbers), np.int64)
-        older = self._head[entities]
-        walking = np.flatnonzero(self._before(numbers, older))
-        while len(walking):
-            newer[walking] = older[walking]
-            older[walking] = self._older[older[walking]]
-            walking = walking[self._before(numbers[walking], older[walking])]
-        self._older[numbers] = older
-        at_head = newer == 0
-        self._head[entities[at_head]] = numbers[at_head]
-        self._older[newer[~at_head]] = numbers[~at_head]
-
-    def _before(self, one: Ints, other: Ints) -> Bools:
-        mine, theirs = self._valid_from[one], self._valid_from[other]
-        earlier = (mine < theirs) | ((mine == theirs) & (self._offset[one] < self._offset[other]))
-        before: Bools = (other != NO_VERSION) & earlier
-        return before
-
-    def _reserve(self, size: int) -> None:
-        self._older = _grown(self._older, size)
-        self._valid_from = _grown(self._valid_from, size)
-        self._offset = _grown(self._offset, size)
-        self._deleted = _grown(self._deleted, size)
+        Nulls where the entity was unknown or deleted. Columns: ``own``, then ``coded``.
+        """
+        self.settle()
+        code = np.zeros(len(times_ms), np.int64)
+        own = [pa.nulls(len(times_ms), pa.string())] * len(self.own)
+        wanted = key_of(key)
+        found = [run.latest(*wanted, times_ms) for run in self._runs]
+        if len(found) == 1:
+            (run,), (place,) = self._runs, found
+            held = place >= 0
+            code[held] = run.code.take(place[held])
+            own = _own(run, place)
+        elif found:
+            chosen = _newest(self._runs, found)
+            pieces = []
+            for number, (run, place) in enumerate(zip(self._runs, found, strict=True)):
+                mine = np.where(chosen == number, place, -1)
+                held = mine >= 0
+                code[held] = run.code.take(mine[held])
+                pieces.append(_own(run, mine))
+            own = [pc.coalesce(*columns) for columns in zip(*pieces, strict=True)]
+        texts = [pl.Series(field, column) for field, column in zip(self.own, own, strict=True)]
+        return pl.DataFrame([*texts, *self._combinations.rows[code].get_columns()]), code != NOTHING
 
 
-def _grown(values: npt.NDArray[_T], size: int) -> npt.NDArray[_T]:
-    if size <= len(values):
-        return values
-    grown = np.zeros(max(size, len(values) * 3 // 2), values.dtype)
-    grown[: len(values)] = values
-    return grown
+def _newest(runs: Sequence[Run], found: Sequence[Ints]) -> Ints:
+    """The number of the run whose version began last, at equal times that of the later offset; −1: there is none."""
+    chosen = np.full(len(found[0]), -1, np.int64)
+    valid_from, offset = np.zeros(len(chosen), np.int64), np.zeros(len(chosen), np.int64)
+    for number, (run, place) in enumerate(zip(runs, found, strict=True)):
+        held = np.flatnonzero(place >= 0)
+        if not len(held):
+            continue
+        began, at = run.valid_from.take(place[held]), run.offset.take(place[held])
+        later = (began > valid_from[held]) | ((began == valid_from[held]) & (at > offset[held]))
+        take = np.flatnonzero(later | (chosen[held] < 0))
+        held = held[take]
+        chosen[held], valid_from[held], offset[held] = number, began[take], at[take]
+    return chosen
 
 
-def _waves(entities: Ints) -> list[Ints]:
-    """Indexes in groups in which every entity comes once, in input order."""
-    order = np.argsort(entities, kind="stable")
-    ordered = entities[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-    if len(starts) == len(entities):
-        return [np.arange(len(entities))]
-    rank = np.arange(len(entities)) - np.repeat(starts, np.diff(np.r_[starts, len(entities)]))
-    by_rank = np.argsort(rank, kind="stable")
-    return np.split(order[by_rank], np.flatnonzero(np.diff(rank[by_rank])) + 1)
+def _own(run: Run, place: Ints) -> list[pa.Array]:
+    where = pa.array(place, mask=place < 0)
+    return [column.take(where) for column in run.own]
+
+
+def _texts(column: pl.Series) -> pa.Array:
+    texts = column.cast(pl.String).to_arrow()
+    return (texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts).cast(pa.string())

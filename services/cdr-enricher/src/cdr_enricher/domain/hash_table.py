@@ -1,6 +1,6 @@
 """A hash table from 128-bit keys to two integers, probed for a whole batch at once.
 
-It grows by a further level twice as large, so nothing ever moves and no insert pauses the worker.
+It grows by a further, larger level, so nothing ever moves and no insert pauses the worker.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from cdr_enricher.domain.hashing import U64, Ints, TextKey
 Bools = npt.NDArray[np.bool_]
 
 _FIRST_CAPACITY = 1 << 12
-_FULL = 0.7  # of the slots: beyond it probing gets long
+_FULL = 0.5  # of the slots: beyond it probing gets long, and each step costs a small batch as much as a large one
+_GROWTH = 4  # few levels: each is probed for every key
 _ROW = 4  # key, key, value, value: half a cache line, read at once
 
 
@@ -44,9 +45,11 @@ class Found:
 class HashTable:
     """Keys are two 64-bit hashes, the first never 0. Owned by one holder, who alone inserts."""
 
-    __slots__ = ("_levels",)
+    __slots__ = ("_levels", "_most")
 
-    def __init__(self, expected: int = 0) -> None:
+    def __init__(self, expected: int = 0, most: int | None = None) -> None:
+        """For about ``expected`` keys at first, and never more than ``most``."""
+        self._most = most
         self._levels = [_level_for(max(expected, int(_FIRST_CAPACITY * _FULL)))]
 
     def __len__(self) -> int:
@@ -62,6 +65,25 @@ class HashTable:
         self._find_in(self._levels, *key, found)
         return found
 
+    def find_or_insert(self, key: TextKey, first: Ints, second: Ints) -> Found:
+        """Look a batch of keys up and insert what is new, as if one record came after the other.
+
+        Of equal keys in one batch the earliest is inserted and the others find it. ``first`` must be unique in the
+        batch and, like all values, not negative.
+        """
+        found = self.find(key)
+        self.insert(key, first, second, np.flatnonzero(~found.present), found)
+        return found
+
+    def insert(self, key: TextKey, first: Ints, second: Ints, todo: Ints, found: Found) -> None:
+        """Insert the records at ``todo``, whose keys are not in the table, as ``find_or_insert`` does."""
+        if not self._levels[-1].has_room_for(len(todo)):
+            wanted = _GROWTH * len(self._levels[-1].rows) * _FULL
+            if self._most is not None:
+                wanted = min(wanted, self._most - len(self))
+            self._levels.append(_level_for(max(wanted, len(todo))))
+        _insert(self._levels[-1], key, first, second, todo, found)
+
     def assign(self, key: TextKey, first: Ints, second: Ints) -> None:
         """Set the values of keys, whether they were there or not; of equal keys in one batch the earliest counts."""
         self.find_or_insert(key, first, second)
@@ -72,22 +94,6 @@ class HashTable:
     def rows(self) -> U64:
         """All entries, as rows of key, key, first and second."""
         return np.concatenate([level.rows[level.rows[:, 0] != 0] for level in self._levels])
-
-    def find_or_insert(self, key: TextKey, first: Ints, second: Ints) -> Found:
-        """Look a batch of keys up and insert what is new, as if one record came after the other.
-
-        Of equal keys in one batch the earliest is inserted and the others find it. ``first`` must be unique in the
-        batch and, like all values, not negative.
-        """
-        count = len(key[0])
-        found = _nothing(count)
-        if not self._levels[-1].has_room_for(count):
-            self._levels.append(_level_for(max(2 * len(self._levels[-1].rows) * _FULL, count)))
-        *older, newest = self._levels
-        self._find_in(older, *key, found)
-        todo = np.flatnonzero(~found.present) if found.present.any() else np.arange(count)
-        _insert(newest, key, first, second, todo, found)
-        return found
 
     @staticmethod
     def _find_in(levels: list[_Level], first_key: U64, second_key: U64, found: Found) -> None:

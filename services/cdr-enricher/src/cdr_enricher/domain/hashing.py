@@ -17,6 +17,9 @@ Ints = npt.NDArray[np.int64]
 TextKey = tuple[U64, U64]
 """Two 64-bit hashes of each text; a null's are 0."""
 
+HASHES = {"content_hash": 1, "identity_hash": 1}
+"""Versions, which a generation fixes."""
+
 # two halves of a 128-bit key: 64 bits would meet a collision at some hundred million ids
 _SEEDS = (0x7E1E57, 0x0D3D0B)
 _HALF = np.uint64(32)

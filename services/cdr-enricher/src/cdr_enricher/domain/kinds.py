@@ -28,13 +28,12 @@ INGESTION_FIELDS = frozenset(
 @dataclass(frozen=True, slots=True)
 class Kind:
     """``event_length_ms`` is added to the event's time to find its end; ``has_customer``: enriched with a customer,
-    local date and roaming; ``identity_last``: the last raw field that identity needs, for decoding a prefix."""
+    local date and roaming."""
 
     record_type: RecordType
     checks: tuple[Check, ...]
     event_length_ms: Callable[[], pl.Expr]
     has_customer: bool
-    identity_last: str
 
     @property
     def name(self) -> str:
@@ -44,7 +43,7 @@ class Kind:
 KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
-        Kind(CDR, CDR_CHECKS, lambda: pl.coalesce("holding_ms", "duration_ms", 0), True, "subscriber_id"),
-        Kind(NETWORK, NETWORK_CHECKS, lambda: pl.lit(0, pl.Int64), False, "cell_id"),
+        Kind(CDR, CDR_CHECKS, lambda: pl.coalesce("holding_ms", "duration_ms", 0), True),
+        Kind(NETWORK, NETWORK_CHECKS, lambda: pl.lit(0, pl.Int64), False),
     )
 }

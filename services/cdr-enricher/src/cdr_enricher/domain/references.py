@@ -2,57 +2,72 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
-import numpy as np
 import polars as pl
 
-from cdr_enricher.domain.as_of_join import NO_VERSION, Versions
+from cdr_enricher.domain.as_of_join import Combinations, Versions
 from cdr_enricher.domain.hash_table import Bools
 from cdr_enricher.domain.hashing import Ints, TextKey
 
 CUSTOMER, CELL = "customer", "cell"
-ENTITIES = (CUSTOMER, CELL)
-"""What is joined. A judged record says nothing of regions and plans but their ids, so their versions are not held."""
+_OWN = ("customer_id",)
+_CUSTOMER_BODY, _CELL_BODY = ("plan_id", "segment", "region_id"), ("region_id", "technology", "vendor")
+HELD = {
+    CUSTOMER: ("identifier", "valid_from", "deleted", *_OWN, *_CUSTOMER_BODY),
+    CELL: ("cell_id", "valid_from", "deleted", *_CELL_BODY),
+}
+"""The fields held of what is joined. A judged record says nothing of regions and plans but their ids, so their versions
+are not."""
 
 
-@dataclass(frozen=True, slots=True)
 class References:
-    """All versions of customers (by identifier: the pseudonym of an MSISDN or IMSI) and cells."""
+    """All versions of cells, and of some partitions' customers (by identifier: the pseudonym of an MSISDN or IMSI).
 
-    customers: Versions = field(
-        default_factory=lambda: Versions("identifier", ("customer_id", "plan_id", "segment", "region_id"))
-    )
-    cells: Versions = field(default_factory=lambda: Versions("cell_id", ("region_id", "technology", "vendor")))
+    Customers lie as their calls do: what is known of a subscriber stands in the partition of its records, and is looked
+    for nowhere else, so that the answer is the same whatever other partitions a worker has.
+    """
 
-    def add(self, entity: str, versions: pl.DataFrame, offsets: Ints) -> None:
+    def __init__(self) -> None:
+        self.cells = Versions("cell_id", _CELL_BODY)
+        self._customers: dict[int, Versions] = {}
+        # plans and regions are the same everywhere, and few
+        self._bodies = Combinations(_CUSTOMER_BODY)
+
+    def customers(self, partition: int) -> Versions:
+        """The customers of a partition; from the first call on they are held."""
+        if partition not in self._customers:
+            self._customers[partition] = Versions("identifier", _CUSTOMER_BODY, _OWN, self._bodies)
+        return self._customers[partition]
+
+    def drop_customers(self, partition: int) -> None:
+        """Hold the customers of a partition no longer."""
+        self._customers.pop(partition, None)
+
+    def of(self, entity: str, partition: int = 0) -> Versions:
+        """The versions that ``ref.<entity>`` adds to. A partition counts for customers alone."""
+        return self.customers(partition) if entity == CUSTOMER else self.cells
+
+    def add(self, entity: str, versions: pl.DataFrame, offsets: Ints, partition: int = 0) -> None:
         """Add versions read from ``ref.<entity>``."""
-        self.of(entity).add(versions, offsets)
+        self.of(entity, partition).add(versions, offsets)
 
-    def of(self, entity: str) -> Versions:
-        return {CUSTOMER: self.customers, CELL: self.cells}[entity]
+    def count(self, entity: str) -> int:
+        """Versions held of all partitions."""
+        return sum(versions.count for versions in self._all(entity))
+
+    def nbytes(self, entity: str) -> int:
+        """Memory of these versions."""
+        return sum(versions.nbytes for versions in self._all(entity))
+
+    def _all(self, entity: str) -> list[Versions]:
+        return list(self._customers.values()) if entity == CUSTOMER else [self.cells]
 
 
 def cells_at(cells: Versions, cell: TextKey, event_ms: Ints) -> tuple[pl.DataFrame, Bools]:
     """``region_id``, ``technology``, ``vendor`` as of each event, and whether the cell is known."""
-    version = cells.at(cell, event_ms)
-    return cells.bodies(version), _known(cells, version)
+    return cells.as_of(cell, event_ms)
 
 
-def customers_at(
-    customers: Versions, subscriber: TextKey, imsi: TextKey, event_ms: Ints
-) -> tuple[pl.DataFrame, Bools]:
-    """``customer_id``, ``plan_id``, ``segment``, ``customer_region_id`` as of each event, and whether it is known.
-
-    A subscriber without a version at that time is looked for by IMSI; one that was deleted is not.
-    """
-    version = customers.at(subscriber, event_ms)
-    where = np.flatnonzero((version == NO_VERSION) & (imsi[0] != 0))
-    if len(where):
-        version[where] = customers.at((imsi[0].take(where), imsi[1].take(where)), event_ms.take(where))
-    return customers.bodies(version).rename({"region_id": "customer_region_id"}), _known(customers, version)
-
-
-def _known(versions: Versions, version: Ints) -> Bools:
-    known: Bools = (version != NO_VERSION) & ~versions.deleted(version)
-    return known
+def customers_at(customers: Versions, subscriber: TextKey, event_ms: Ints) -> tuple[pl.DataFrame, Bools]:
+    """``customer_id``, ``plan_id``, ``segment``, ``customer_region_id`` as of each event, and whether it is known."""
+    body, known = customers.as_of(subscriber, event_ms)
+    return body.rename({"region_id": "customer_region_id"}), known

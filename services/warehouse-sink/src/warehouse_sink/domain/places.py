@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from warehouse_sink.errors import GapFound, PositionLost
+from warehouse_sink.errors import GapFound, PositionLost, TopicMadeAnew
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -38,8 +38,8 @@ def place_of(source: Source, saved: Place | None, topic_id: str, low: int, high:
     if saved is None:
         return Place(topic_id, low, None)
     if saved.topic_id != topic_id:
-        raise PositionLost(
-            f"{source} was recreated (topic id {saved.topic_id} before, {topic_id} now), so offset {saved.next_offset} "
+        raise TopicMadeAnew(
+            f"{source} was made anew (topic id {saved.topic_id} before, {topic_id} now), so offset {saved.next_offset} "
             "means something else: derive a new generation, or restore the topic"
         )
     if saved.next_offset > high:

@@ -36,7 +36,10 @@ _DUPLICATE_COLUMNS: Mapping[str, pa.DataType] = {
 
 
 def judged_rows(record_type: str, generation: int, judged: pa.RecordBatch) -> Rows:
-    """Every judged record into the books; STORED ones into the facts, DUPLICATE ones among the duplicates."""
+    """Every judged record into the books; STORED ones into the facts, DUPLICATE ones among the duplicates.
+
+    A reversal goes where its original did and takes its place; one without effect stands in the books alone.
+    """
     booked = pc.coalesce(judged["reverses_offset"], judged["origin_offset"], judged["src_offset"])
     tables = {JUDGEMENT: _judgements(record_type, generation, judged, booked)}
     verdict = judged["verdict"]
@@ -48,7 +51,9 @@ def judged_rows(record_type: str, generation: int, judged: pa.RecordBatch) -> Ro
         )
         facts = facts.select([name for name in facts.schema.names if name not in _NOT_IN_FACTS])
         tables[physical(FACTS[record_type])] = facts if count == judged.num_rows else facts.filter(stored)
-    duplicates = judged.filter(pc.equal(verdict, "DUPLICATE")) if count < judged.num_rows else judged.slice(0, 0)
+    duplicates = judged.slice(0, 0)
+    if count < judged.num_rows:
+        duplicates = judged.filter(pc.and_(pc.equal(verdict, "DUPLICATE"), pc.greater(judged["sign"], 0)))
     if duplicates.num_rows:
         # both types lie in one table: what one has not is null, or their blocks could not be put together
         columns = {name: _column(duplicates, name, kind) for name, kind in _DUPLICATE_COLUMNS.items()}

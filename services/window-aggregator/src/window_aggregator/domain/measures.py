@@ -74,6 +74,8 @@ _PACKED_FROM_ROWS = 2_000
 
 _sign = pl.col("sign")
 _one = pl.col("sign").cast(pl.Int32)
+_counts = (_sign > 0) | (pl.col("verdict") == "STORED")
+"""A reversal without effect takes nothing back."""
 _is_call = pl.col("record_type").is_in(CALLS)
 
 
@@ -223,6 +225,7 @@ def _network() -> list[pl.Expr]:
 def _judged(rows: pl.DataFrame, record_type: str) -> pl.DataFrame:
     """Per record of any verdict, the keys of quality and what it adds."""
     event_time = pl.col(_EVENT_TIME[record_type])
+    effect = pl.when(_counts).then(_sign).otherwise(0)
     # an undecodable record carries an empty one, whose time means nothing
     waited = (
         pl.when(pl.col("rule").fill_null("") != "undecodable")
@@ -231,10 +234,10 @@ def _judged(rows: pl.DataFrame, record_type: str) -> pl.DataFrame:
     )
     if record_type == "cdr":
         business = [
-            _charged_currency(),
-            (_sign * pl.col("duration_ms").fill_null(0)).alias("duration_ms"),
-            (_sign * (pl.col("bytes_up").fill_null(0) + pl.col("bytes_down").fill_null(0))).alias("bytes"),
-            (_sign * pl.col(CHARGE).fill_null(0)).alias(CHARGE),
+            pl.when(_counts).then(_charged_currency()).alias("currency"),
+            (effect * pl.col("duration_ms").fill_null(0)).alias("duration_ms"),
+            (effect * (pl.col("bytes_up").fill_null(0) + pl.col("bytes_down").fill_null(0))).alias("bytes"),
+            (effect * pl.col(CHARGE).fill_null(0)).alias(CHARGE),
         ]
     else:
         business = [
@@ -250,7 +253,7 @@ def _judged(rows: pl.DataFrame, record_type: str) -> pl.DataFrame:
         pl.col("src_offset").alias("touched"),
         (_sign > 0).cast(pl.Int32).alias("records"),
         (_sign < 0).cast(pl.Int32).alias("reversals"),
-        (_one * pl.col("warned")).alias("warned"),
-        (_sign * waited).alias("latency_ms"),
+        (effect.cast(pl.Int32) * pl.col("warned")).alias("warned"),
+        (effect * waited).alias("latency_ms"),
         *business,
     )
