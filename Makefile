@@ -12,7 +12,7 @@ PORT_BASE ?= 18000
 export UV_PYTHON_DOWNLOADS := never
 MEMBERS := $(wildcard libs/*/src services/*/src)
 
-.PHONY: help setup demo up down status clean-state test test-faults bench check format lock docs clean
+.PHONY: help setup demo up down status clean-state test test-faults chaos bench check format lock docs clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -46,10 +46,17 @@ clean-state: setup ## stop it and remove its data
 	@$(BIN)/telestream down --state-dir $(STATE_DIR) && rm -rf $(STATE_DIR)
 
 test: setup ## unit, contract and integration tests on real parts
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-faults: setup ## kills, stops and storms on real parts; takes long
 	@$(BIN)/pytest -m faults
+
+SEED ?= 1
+MINUTES ?= 20
+RECORDS ?= 10000000
+
+chaos: setup ## random kills and stops under load, then every record and sum against the truth; SEED, MINUTES, RECORDS
+	@$(BIN)/python -m tests.chaos --seed $(SEED) --minutes $(MINUTES) --records $(RECORDS)
 
 bench: setup ## measured throughput, latency and memory, one table
 	@$(BIN)/python benchmarks/run.py
