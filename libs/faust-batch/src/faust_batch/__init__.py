@@ -22,6 +22,7 @@ from faust_batch.errors import (
 from faust_batch.faust_runner import FaustRunner
 from faust_batch.health import Condition, Health
 from faust_batch.observer import NullObserver, Observer
+from faust_batch.patience import log_range
 from faust_batch.plain import PlainRunner
 from faust_batch.reader import TopicTail, end_offsets, read_partition
 from faust_batch.source import Source
@@ -58,5 +59,6 @@ __all__ = [
     "TransactionFailed",
     "WorkerConfig",
     "end_offsets",
+    "log_range",
     "read_partition",
 ]

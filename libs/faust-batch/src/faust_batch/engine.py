@@ -24,10 +24,11 @@ from faust_batch.errors import ClientFailed, HandOverStalled, PartitionStopped, 
 from faust_batch.fetch import Grouper
 from faust_batch.health import Glimpse, Health
 from faust_batch.holdings import Holdings
-from faust_batch.intake import QUERY_TIMEOUT_S, Intake
+from faust_batch.intake import Intake
 from faust_batch.ledger import DUE_EVERY_S, Ledger
 from faust_batch.membership import Membership
 from faust_batch.observer import NullObserver, Observer
+from faust_batch.patience import QUERY_TIMEOUT_S
 from faust_batch.source import Source
 from faust_batch.stage import Stage
 from faust_batch.staged import Call, Staged

@@ -13,7 +13,7 @@ from faust_batch.config import WorkerConfig
 from faust_batch.errors import ClientFailed, OffsetOutOfRange
 from faust_batch.fetch import Appetite, Grouper, batch_of, not_before
 from faust_batch.holdings import Holdings, handles
-from faust_batch.patience import patiently
+from faust_batch.patience import log_range
 from faust_batch.source import Source
 from faust_batch.topic_ids import TopicIds
 
@@ -21,7 +21,6 @@ S = TypeVar("S")
 
 _log = logging.getLogger(__name__)
 
-QUERY_TIMEOUT_S = 30.0
 GATHER_S = 0.005
 
 
@@ -135,17 +134,3 @@ class Intake(Generic[S]):
         if self._holdings.paused:
             self._consumer.resume(handles(self._holdings.paused))
             self._holdings.paused.clear()
-
-
-def log_range(consumer: Consumer, source: Source) -> tuple[int, int]:
-    """The first offset in the log and its end, asked of the broker. Raises ClientFailed."""
-    try:
-        found = patiently(
-            lambda: consumer.get_watermark_offsets(handles([source])[0], timeout=QUERY_TIMEOUT_S), QUERY_TIMEOUT_S
-        )
-    except KafkaException as error:
-        raise ClientFailed(f"{source}: the log's range is unknown ({error})") from error
-    if found is None:
-        raise ClientFailed(f"{source}: the log's range is unknown (timed out)")
-    low, high = found
-    return low, high

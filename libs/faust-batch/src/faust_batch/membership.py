@@ -15,10 +15,9 @@ from faust_batch.chain import Chain
 from faust_batch.config import WorkerConfig
 from faust_batch.errors import AssignmentLost, ClientFailed, OffsetOutOfRange
 from faust_batch.holdings import Holdings
-from faust_batch.intake import QUERY_TIMEOUT_S, log_range
 from faust_batch.ledger import Ledger
 from faust_batch.observer import Observer
-from faust_batch.patience import patiently
+from faust_batch.patience import QUERY_TIMEOUT_S, log_range, patiently
 from faust_batch.source import Source
 from faust_batch.stage import Stage
 from faust_batch.staged import Staged

@@ -6,10 +6,14 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from faust_batch.errors import ClientFailed
+from faust_batch.source import Source
 
 _R = TypeVar("_R")
 
+QUERY_TIMEOUT_S = 30.0
 RETRY_S = 0.1
 _PASSES = frozenset(  # librdkafka does not call them retriable here
     (
@@ -43,3 +47,16 @@ def patiently(ask: Callable[[], _R], timeout_s: float) -> _R:
 def _passes(error: KafkaException) -> bool:
     detail = error.args[0]
     return isinstance(detail, KafkaError) and (detail.retriable() or detail.code() in _PASSES)
+
+
+def log_range(consumer: Consumer, source: Source) -> tuple[int, int]:
+    """The first offset in the log and its end, asked of the broker. Raises ClientFailed."""
+    try:
+        asked = TopicPartition(source.topic, source.partition)
+        found = patiently(lambda: consumer.get_watermark_offsets(asked, timeout=QUERY_TIMEOUT_S), QUERY_TIMEOUT_S)
+    except KafkaException as error:
+        raise ClientFailed(f"{source}: the log's range is unknown ({error})") from error
+    if found is None:
+        raise ClientFailed(f"{source}: the log's range is unknown (timed out)")
+    low, high = found
+    return low, high

@@ -14,11 +14,10 @@ from faust_batch.batch import Batch
 from faust_batch.config import MIB
 from faust_batch.errors import ClientFailed, OffsetOutOfRange, ReadStalled, TopicMissing
 from faust_batch.fetch import Appetite, Grouper, batch_of, before, not_before
-from faust_batch.patience import patiently
+from faust_batch.patience import QUERY_TIMEOUT_S, log_range, patiently
 from faust_batch.source import Source
 
 _LOG = logging.getLogger("faust_batch.librdkafka")
-QUERY_TIMEOUT_S = 30.0
 STALL_LIMIT_S = 60.0  # longer than any transaction may be open
 POLL_S = 0.1
 MAX_BATCH_RECORDS = 50_000
@@ -163,16 +162,7 @@ class _Reader:
         self.positions: dict[Source, int] = {}
 
     def range(self, source: Source) -> tuple[int, int]:
-        try:
-            found = patiently(
-                lambda: self._consumer.get_watermark_offsets(_tp(source), timeout=QUERY_TIMEOUT_S), QUERY_TIMEOUT_S
-            )
-        except KafkaException as error:
-            raise TopicMissing(f"{source}: the log's range is unknown ({error})") from error
-        if found is None:
-            raise ClientFailed(f"{source}: the log's range is unknown (timed out)")
-        low, high = found
-        return low, high
+        return log_range(self._consumer, source)
 
     def starts(self, sources: Collection[Source], since_ms: int | None) -> dict[Source, int]:
         if since_ms is None or not sources:

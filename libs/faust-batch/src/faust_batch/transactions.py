@@ -17,6 +17,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 from faust_batch.batch import Output
 from faust_batch.config import WorkerConfig
 from faust_batch.errors import OutputRefused, TransactionFailed
+from faust_batch.patience import patiently
 
 _log = logging.getLogger(__name__)
 
@@ -46,9 +47,13 @@ class Transactions:
 
     def start(self, timeout_s: float) -> None:
         """Fence any predecessor of the same id and end its transaction."""
-        try:
+
+        def init() -> None:
             with self._bounded(timeout_s):
                 self._producer.init_transactions(timeout_s)
+
+        try:
+            patiently(init, timeout_s)  # a broker that has just started does not know its coordinators yet
         except KafkaException as error:
             raise self._failed("init_transactions", error) from error
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer
 
-from faust_batch import Batch, Source, read_partition
+from faust_batch import Batch, Source, log_range, read_partition
 from telestream_domain import Topics
-from window_aggregator.errors import NotRecoverable
-
-QUERY_TIMEOUT_S = 30.0
 
 
 class KafkaLog:
@@ -45,18 +42,4 @@ class KafkaLog:
                     "isolation.level": "read_committed",
                 }
             )
-        try:
-            found = self._asking.get_watermark_offsets(
-                TopicPartition(source.topic, source.partition), timeout=QUERY_TIMEOUT_S
-            )
-        except KafkaException as err:
-            raise NotRecoverable(
-                f'{source}: its log\'s range is unknown ({err}); is the topic there ("telestream topics check")?'
-            ) from err
-        if found is None:
-            raise NotRecoverable(
-                f"{source}: Kafka at {self._bootstrap} did not say within {QUERY_TIMEOUT_S:.0f} s "
-                "where its log begins and ends"
-            )
-        low, high = found
-        return int(low), int(high)
+        return log_range(self._asking, source)
