@@ -181,7 +181,7 @@ def test_a_gateway_waits_for_what_is_missing_and_says_what(own_gateway: Callable
             missing = running.ready().json()["missing"]
         except httpx.TransportError:
             missing = {}
-        if set(missing) == {"kafka"}:
+        if set(missing) == {"kafka", "http"}:
             break
         time.sleep(0.2)
     assert running.end() == 0

@@ -41,16 +41,21 @@ def _missing(gateway: Gateway, name: str) -> Callable[[], str | None]:
 async def serve(settings: GatewaySettings, stop: threading.Event) -> None:
     """Run until ``stop`` is set. Raises GatewayError if the port is taken or the producer is lost."""
     gateway = Gateway(settings)
+    listening = asyncio.Event()
+
+    def http() -> str | None:
+        return None if listening.is_set() else "the API's port is not open yet"
+
     admin = AdminServer(
         settings.admin_host,
         settings.admin_port,
-        {name: _missing(gateway, name) for name in ("kafka", "registry", "postgres")},
+        {**{name: _missing(gateway, name) for name in ("kafka", "registry", "postgres")}, "http": http},
     ).start()
     try:
         if not await gateway.connect(stop):
             return
         await gateway.files.start()
-        await _serve_http(gateway, stop)
+        await _serve_http(gateway, stop, listening)
     finally:
         await gateway.close()
         admin.stop()
@@ -58,7 +63,7 @@ async def serve(settings: GatewaySettings, stop: threading.Event) -> None:
         raise ProducerLost(gateway.lost)
 
 
-async def _serve_http(gateway: Gateway, stop: threading.Event) -> None:
+async def _serve_http(gateway: Gateway, stop: threading.Event, listening: asyncio.Event) -> None:
     settings = gateway.settings
     # its tracebacks would show values; what went wrong is logged by the app's own handler
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
@@ -78,15 +83,16 @@ async def _serve_http(gateway: Gateway, stop: threading.Event) -> None:
             h11_max_incomplete_event_size=64 << 10,
         )
     )
-    listening = _listen(settings.http_host, settings.http_port)
-    running = asyncio.create_task(server.serve(sockets=[listening]))
+    port = _listen(settings.http_host, settings.http_port)
+    running = asyncio.create_task(server.serve(sockets=[port]))
+    listening.set()
     log.info("listening", url=f"http://{settings.http_host}:{settings.http_port}")
     while not stop.is_set() and gateway.lost is None and not running.done():
         await asyncio.sleep(LOOK_S)
     await gateway.files.stop()
     server.should_exit = True
     await running
-    listening.close()
+    port.close()
 
 
 def _listen(host: str, port: int) -> socket.socket:
