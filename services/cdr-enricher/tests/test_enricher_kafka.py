@@ -317,6 +317,7 @@ def _move_position(installation: Installation) -> None:
 
 def test_missing_schemas_stop_it_with_one_clear_line(parts: Any, topic_prefix: str, tmp_path: Path) -> None:
     environment = os.environ | parts.environment() | {"TELESTREAM_TOPIC_PREFIX": topic_prefix}
+    apply_topics(parts.kafka, Topics(topic_prefix), partitions=PARTITIONS)
     done = subprocess.run([sys.executable, "-m", "cdr_enricher"], env=environment, capture_output=True, timeout=60)
     assert done.returncode == 1
     assert b"telestream schemas register" in done.stderr

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -230,9 +231,13 @@ def _member_status(member: MemberState, check: Callable[[], str | None] | None) 
 
 
 def _rss(process: psutil.Process) -> int | None:
+    """Of the process and its children; one that ends meanwhile (PostgreSQL's come and go) counts nothing."""
     try:
-        family = [process, *process.children(recursive=True)]
-        return sum(one.memory_info().rss for one in family)
+        found = process.memory_info().rss
+        for child in process.children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                found += child.memory_info().rss
+        return int(found)
     except psutil.Error:
         return None
 
