@@ -11,7 +11,7 @@ import faust_misbehaviour as misbehaviour
 import pytest
 from faust_batch_corner import Corner, numbered, until
 from faust_batch_worker import CopyStage
-from faust_misbehaviour import DYNAMIC, Restarting
+from faust_misbehaviour import COOPERATIVE, DYNAMIC, Restarting
 
 from faust_batch import Source
 
@@ -57,13 +57,13 @@ def test_a_batch_of_an_earlier_assignment_is_refused_and_holds_nobody_up(
 
     # each topic's agent sits on a batch, and the little that may be held is held: the partitions are paused
     slow = misbehaviour.start(
-        corner, Late, CopyStage([first, second], target), 0, max_batch_records=50, max_held_bytes=2_000, **DYNAMIC
+        corner, Late, CopyStage([first, second], target), 0, max_batch_records=50, max_held_bytes=2_000, **COOPERATIVE
     )
     until(lambda: len({batch.source for batch in Late.held}) == 2)
     for topic, part in values.items():
         corner.produce(topic, {0: part[50:]})
     until(lambda: "partitions paused" in caplog.text)
-    quick = misbehaviour.start(corner, misbehaviour.Counting, CopyStage([first, second], target), 1, **DYNAMIC)
+    quick = misbehaviour.start(corner, misbehaviour.Counting, CopyStage([first, second], target), 1, **COOPERATIVE)
     until(lambda: quick.observer.records == 600)
     (moved,) = [source for source, _ in quick.stage.restored]
     quick.finish()
@@ -98,9 +98,9 @@ def test_what_faust_drops_at_a_rebalance_is_given_out_again(corner: Corner) -> N
         gate, held = threading.Event(), []
 
     # the agent sits on a batch of one partition, those of the others wait in Faust's queue
-    slow = misbehaviour.start(corner, Late, CopyStage([source], target), 0, max_batch_records=100, **DYNAMIC)
+    slow = misbehaviour.start(corner, Late, CopyStage([source], target), 0, max_batch_records=100, **COOPERATIVE)
     until(lambda: Late.held and len(slow.runner.made._taken) == 4)
-    quick = misbehaviour.start(corner, misbehaviour.Counting, CopyStage([source], target), 1, **DYNAMIC)
+    quick = misbehaviour.start(corner, misbehaviour.Counting, CopyStage([source], target), 1, **COOPERATIVE)
     until(lambda: len(slow.runner.made.assignment) == 2 and quick.observer.records == 400)
     until(lambda: Late.again_given >= 1)
     Late.gate.set()

@@ -83,7 +83,10 @@ class WorkerConfig:
         settings: dict[str, Any] = {
             "group.instance.id": self.instance,
             "client.id": self.instance,
-            "partition.assignment.strategy": "cooperative-sticky",
+            # One step: every member gives all back, then all is dealt out. A cooperative rebalance takes two, and if a
+            # static member dies between them and comes back, the group stays as the first one left it: partitions
+            # that nobody owns, until something else rebalances.
+            "partition.assignment.strategy": "range",
             "session.timeout.ms": self.session_timeout_ms,
             "heartbeat.interval.ms": max(self.session_timeout_ms // 10, 100),
             "max.poll.interval.ms": self.max_poll_interval_ms,
@@ -109,6 +112,14 @@ class WorkerConfig:
             for name in ("partition.assignment.strategy", "session.timeout.ms", "heartbeat.interval.ms"):
                 del settings[name]
         return settings
+
+    @property
+    def incremental(self) -> bool:
+        """Whether the group gives and takes partitions one by one, not all at once."""
+        settings = self.consumer_settings()
+        return settings.get("group.protocol") == "consumer" or "cooperative" in str(
+            settings["partition.assignment.strategy"]
+        )
 
     def producer_settings(self) -> dict[str, Any]:
         return {

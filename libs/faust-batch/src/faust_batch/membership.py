@@ -46,6 +46,7 @@ class Membership(Generic[S]):
         self._stage = stage
         self._staged = staged
         self._config = config
+        self._incremental = config.incremental
         self._consumer = consumer
         self._holdings = holdings
         self._ledger = ledger
@@ -113,7 +114,10 @@ class Membership(Generic[S]):
             if topic_id is None:
                 self._ledger.touch(source)  # so that it is committed, with the topic's id
             starts.append(TopicPartition(source.topic, source.partition, position))
-        self._consumer.incremental_assign(starts)
+        if self._incremental:
+            self._consumer.incremental_assign(starts)
+        else:
+            self._consumer.assign(starts)
         sources = [Source(start.topic, start.partition) for start in starts]
         self._holdings.fresh.update(sources)
         _log.info("assigned: %s", ", ".join(f"{s}@{self._holdings.chains[s].position}" for s in sources))
@@ -145,7 +149,10 @@ class Membership(Generic[S]):
             self._holdings.drop(source)
             self._ledger.forget(source)
             self._staged(f"giving up {source}", partial(self._stage.revoked, source))
-        self._consumer.incremental_unassign(partitions)
+        if self._incremental:
+            self._consumer.incremental_unassign(partitions)
+        else:
+            self._consumer.unassign()
         if sources:
             _log.info("revoked: %s", ", ".join(map(str, sources)))
             self._observer.on_revoked(sources)

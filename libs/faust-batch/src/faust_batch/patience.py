@@ -27,6 +27,7 @@ _PASSES = frozenset(  # librdkafka does not call them retriable here
         KafkaError.UNKNOWN_LEADER_EPOCH,
         KafkaError._WAIT_COORD,
         KafkaError._TRANSPORT,
+        KafkaError._UNKNOWN_PARTITION,  # its metadata went with the connection
     )
 )
 

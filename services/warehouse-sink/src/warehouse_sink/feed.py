@@ -54,7 +54,7 @@ class Feed:
                 "group.id": group,
                 "group.instance.id": instance,
                 "client.id": instance,
-                "partition.assignment.strategy": "cooperative-sticky",
+                "partition.assignment.strategy": "range",  # in one step: see faust_batch's config for why
                 "session.timeout.ms": SESSION_TIMEOUT_MS,
                 "heartbeat.interval.ms": 2_000,
                 "max.poll.interval.ms": MAX_POLL_INTERVAL_MS,
@@ -178,12 +178,10 @@ class Feed:
         sources = [Source(tp.topic, tp.partition) for tp in partitions]
         try:
             places = self._places(sources) if sources else {}
-            consumer.incremental_assign(
-                [TopicPartition(s.topic, s.partition, place.next_offset) for s, place in places.items()]
-            )
+            consumer.assign([TopicPartition(s.topic, s.partition, place.next_offset) for s, place in places.items()])
         except Exception as err:
             self._failure = err
-            consumer.incremental_assign([])
+            consumer.assign([])
             return
         self._assigned |= set(places)
         self._owner.assigned(places)
@@ -197,7 +195,7 @@ class Feed:
         self._assigned -= set(sources)
         self._stash = [m for m in self._stash if m.error() is not None or _source(m) in self._assigned]
         self._owner.revoked(sources)
-        consumer.incremental_unassign(partitions)
+        consumer.unassign()
         log.info("partitions revoked", removed=len(sources), all=len(self._assigned))
 
     def _places(self, sources: Sequence[Source]) -> dict[Source, Place]:
