@@ -252,10 +252,11 @@ class Run:
             f"  faults {sum(self.result.faults.values()):>4}  exits {exits:>4}"
             f"  workers {up}  silent longest: {silent}, {seconds:.0f} s"
         )
-        left_in_peace_s = min(seconds, time.monotonic() - broker.well_since)
+        last_fault_s = self.result.struck[-1][0] if self.result.struck else 0.0
+        left_in_peace_s = min(seconds, time.monotonic() - broker.well_since, time.monotonic() - began - last_fault_s)
         if broker.well and left_in_peace_s > _STALL_S and silent not in self._stalled and not tail.ended:
             self._stalled.add(silent)
-            self.result.failures.append(f"{silent}: nothing came out for {_STALL_S:.0f} s")
+            self.result.failures.append(f"{silent}: nothing came out for {_STALL_S:.0f} s without a fault")
 
     # -- calm ---------------------------------------------------------------------------------------------------------
 
