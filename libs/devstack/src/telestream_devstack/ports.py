@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import socket
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
@@ -31,6 +32,9 @@ OFFSETS: Mapping[str, int] = {
     "sink-admin": 104,
     "query-api-admin": 105,
 }
+
+
+DYING_S = 5.0
 
 
 def port(base: int, name: str) -> int:
@@ -72,10 +76,17 @@ def holder(number: int) -> str | None:
 
 
 def require_free(numbers: Mapping[str, int]) -> None:
-    """Raise PortTaken for the first port (by name) that somebody listens on."""
+    """Raise PortTaken for the first port (by name) that somebody listens on.
+
+    A port that nobody can be named for is waited for a little: a process that was just killed still holds its own.
+    """
+    deadline = time.monotonic() + DYING_S
     for name, number in numbers.items():
         if not is_free(number):
-            who = holder(number)
+            while (who := holder(number)) is None and not is_free(number) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            if is_free(number):
+                continue
             by = f" by {who}" if who else ""
             raise PortTaken(f"port {number} for {name} is taken{by}: stop it, or choose other ports with --port-base")
 
