@@ -32,8 +32,6 @@ OFFSETS: Mapping[str, int] = {
     "sink-admin": 104,
     "query-api-admin": 105,
 }
-
-
 DYING_S = 5.0
 
 
