@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 import pytest
 
+from faust_batch import Source, log_range
 from ingest_gateway.domain.file_reader import FileReader, chunks
 from ingest_gateway.domain.identity import Identity
 from ingest_gateway.domain.profile import Profile, parse_profile
@@ -266,7 +267,7 @@ class Running:
         try:
             partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
             places = [TopicPartition(topic, number, 0) for number in partitions]
-            left = sum(consumer.get_watermark_offsets(place, timeout=10)[1] for place in places)
+            left = sum(log_range(consumer, Source(topic, place.partition))[1] for place in places)
             consumer.assign(places)
             while left:
                 for message in consumer.consume(min(left, 10_000), timeout=10):

@@ -28,6 +28,7 @@ _PASSES = frozenset(  # librdkafka does not call them retriable here
         KafkaError._WAIT_COORD,
         KafkaError._TRANSPORT,
         KafkaError._UNKNOWN_PARTITION,  # its metadata went with the connection
+        KafkaError._NOENT,  # "No leaders found": one is being elected
     )
 )
 
