@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicCollection, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+import faust_batch
+from telestream_guards import topic_facts
 from telestream_runtime import get_logger
 from warehouse_sink.domain.places import Place, Source, place_of
 from warehouse_sink.errors import KafkaFailed
@@ -42,6 +44,7 @@ class Feed:
     ) -> None:
         self._topics, self._owner, self._stop = list(topics), owner, stop
         self._topic_number: dict[str | None, int] = {topic: number for number, topic in enumerate(topics)}
+        self._bootstrap = bootstrap
         self._admin = AdminClient({"bootstrap.servers": bootstrap, "socket.timeout.ms": 10_000})
         self._paused = False
         self._stash: list[Message] = []
@@ -208,24 +211,12 @@ class Feed:
 
     def _range(self, source: Source) -> tuple[int, int]:
         try:
-            found = self._consumer.get_watermark_offsets(_tp(source), timeout=QUERY_TIMEOUT_S)
-        except KafkaException as err:
-            raise KafkaFailed(f"{source}: where the log begins and ends is unknown: {err.args[0].str()}") from err
-        if found is None:
-            raise KafkaFailed(f"{source}: where the log begins and ends is unknown: no answer")
-        return int(found[0]), int(found[1])
+            return faust_batch.log_range(self._consumer, faust_batch.Source(source.topic, source.partition))
+        except faust_batch.ClientFailed as err:
+            raise KafkaFailed(str(err)) from err
 
     def _topic_ids(self, topics: Iterable[str]) -> dict[str, str]:
-        described = self._admin.describe_topics(TopicCollection(list(topics)), request_timeout=QUERY_TIMEOUT_S)
-        ids = {}
-        for topic, future in described.items():
-            try:
-                uuid = future.result(timeout=QUERY_TIMEOUT_S + 1).topic_id
-            except KafkaException as err:
-                raise KafkaFailed(f'{topic}: {err.args[0].str()}; run "telestream topics apply"') from err
-            high, low = uuid.get_most_significant_bits(), uuid.get_least_significant_bits()
-            ids[topic] = f"{high & 0xFFFFFFFFFFFFFFFF:016x}{low & 0xFFFFFFFFFFFFFFFF:016x}"
-        return ids
+        return {topic: facts.topic_id for topic, facts in topic_facts(self._bootstrap, list(topics)).items()}
 
 
 def wait_with(stop: threading.Event) -> Callable[[float], None]:
