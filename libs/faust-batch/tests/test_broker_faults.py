@@ -6,6 +6,7 @@ Workers are started again whenever they end, as in production. Nothing is ever l
 from __future__ import annotations
 
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,8 @@ from faust_batch_broker import Broker
 from faust_batch_corner import Corner, numbered, until
 from faust_batch_proxy import ADD_OFFSETS, ADD_PARTITIONS, END_TXN, PRODUCE, TXN_OFFSET_COMMIT, Fault
 from faust_batch_worker import CopyStage
+
+from faust_batch.topic_ids import TopicIds
 
 pytestmark = [pytest.mark.stack, pytest.mark.faults]
 
@@ -130,6 +133,26 @@ def test_a_fault_in_a_transaction_is_never_seen_in_the_output(
     worker.stop()
     assert struck.struck == struck.times
     assert own_corner.all_values(target) == values
+
+
+def answers(bootstrap: str) -> bool:
+    """The port is open, which is before the broker knows its leaders."""
+    host, port = bootstrap.split(":")
+    with socket.socket() as tried:
+        tried.settimeout(0.5)
+        return tried.connect_ex((host, int(port))) == 0
+
+
+def test_topic_ids_asked_of_a_broker_that_starts_are_waited_for(own_corner: Corner, broker: Broker) -> None:
+    source, target = own_corner.topics("in", "out", partitions=2)
+    ids = TopicIds(own_corner.bootstrap, {})
+    ids.pin([source])
+    broker.stop()
+    start = threading.Thread(target=broker.start)
+    start.start()
+    until(lambda: answers(own_corner.bootstrap))
+    ids.pin([source, target])
+    start.join()
 
 
 def test_a_transactional_call_that_never_returns_ends_the_process(own_corner: Corner, broker: Broker) -> None:

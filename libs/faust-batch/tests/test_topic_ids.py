@@ -40,7 +40,8 @@ def _copied(corner: Corner, source: str, target: str) -> None:
 
 
 def test_a_stage_sees_its_own_metadata_only() -> None:
-    assert unstamped(stamped("a" * 32, '{"n":1}')) == ("a" * 32, '{"n":1}')
+    assert unstamped(stamped("a" * 32, "1f", '{"n":1}')) == ("a" * 32, '{"n":1}')
+    assert unstamped("topic-id=" + "a" * 32 + ';{"n":1}') == ("a" * 32, '{"n":1}')
     assert unstamped('{"n":1}') == (None, '{"n":1}')
     assert unstamped("") == (None, "")
 
@@ -50,7 +51,7 @@ def test_a_position_in_another_topic_of_this_name_stops_the_worker(corner: Corne
     """As where offsets were carried over from another cluster; Kafka itself drops them together with a topic."""
     source, target = corner.topics("in", "out", partitions=1)
     corner.produce(source, numbered(1, records))
-    _set_position(corner, TopicPartition(source, 0, 50, stamped("a" * 32, "")))
+    _set_position(corner, TopicPartition(source, 0, 50, stamped("a" * 32, "1f", "")))
     with pytest.raises(TopicMadeAnew, match=r"in\[0\] was made anew since offset 50 was committed"):
         corner.start("plain", CopyStage([source], target)).ended()
     assert corner.values(target, 0) == []

@@ -28,7 +28,7 @@ from faust_batch.intake import Intake
 from faust_batch.ledger import DUE_EVERY_S, Ledger
 from faust_batch.membership import Membership
 from faust_batch.observer import NullObserver, Observer
-from faust_batch.patience import QUERY_TIMEOUT_S
+from faust_batch.patience import partitions_of
 from faust_batch.source import Source
 from faust_batch.stage import Stage
 from faust_batch.staged import Call, Staged
@@ -191,7 +191,7 @@ class Engine(Generic[S]):
 
     def _require_topics(self) -> None:
         try:
-            known = self._consumer.list_topics(timeout=QUERY_TIMEOUT_S).topics
+            known = partitions_of(self._consumer, self._stage.topics)
         except KafkaException as error:
             raise ClientFailed(f"{self._config.bootstrap}: no metadata ({error}); is the broker up?") from error
         missing = sorted(set(self._stage.topics) - set(known))
@@ -312,7 +312,7 @@ class Engine(Generic[S]):
         self._phase = Call("stopping", time.monotonic(), patient=True)
         self._ledger.touch_moved()
         self._ledger.commit()
-        self._membership.closing = True
+        self._membership.leave()
         self._consumer.close()  # serves the revocation of everything
         self._topic_ids.close()
         self._raise_failure()

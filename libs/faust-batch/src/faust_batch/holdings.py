@@ -16,12 +16,14 @@ S = TypeVar("S")
 
 @dataclass(slots=True)
 class Holdings(Generic[S]):
-    """`committed`: the position the group has; `fresh`: assigned since the last fetch; `moved`: since when a position
-    stands past control records without a commit; `first_offered`: when the head of a chain was first handed out."""
+    """`committed`: the position the group has; `stamps`: the metadata stored with it, where there is any; `fresh`:
+    assigned since the last fetch; `moved`: since when a position stands past control records without a commit;
+    `first_offered`: when the head of a chain was first handed out."""
 
     chains: dict[Source, Chain] = field(default_factory=dict)
     states: dict[Source, S] = field(default_factory=dict)
     committed: dict[Source, int] = field(default_factory=dict)
+    stamps: dict[Source, str] = field(default_factory=dict)
     first_offered: dict[Source, float] = field(default_factory=dict)
     fresh: set[Source] = field(default_factory=set)
     moved: dict[Source, float] = field(default_factory=dict)
@@ -32,7 +34,7 @@ class Holdings(Generic[S]):
         self.committed[chain.source] = chain.position
 
     def drop(self, source: Source) -> None:
-        for noted in (self.chains, self.states, self.committed, self.first_offered, self.moved):
+        for noted in (self.chains, self.states, self.committed, self.stamps, self.first_offered, self.moved):
             noted.pop(source, None)
         self.paused.discard(source)
         self.fresh.discard(source)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
+import uuid
 from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Generic, TypeVar
@@ -50,6 +52,8 @@ class Ledger(Generic[S]):
         self._round = Round()
         self._committed_at = 0.0
         self._due_at = 0.0
+        self._life = uuid.uuid4().hex[:16]  # of this worker: with a number, its commits are like no other's
+        self._commits = itertools.count(1)
 
     @property
     def open(self) -> bool:
@@ -97,13 +101,15 @@ class Ledger(Generic[S]):
         if not round_.open:
             return
         touched = [s for s in held.chains if s in round_.touched or s in held.moved]
-        positions = [self._position(source) for source in touched]
+        commit = f"{self._life}{next(self._commits):x}"
+        positions = [self._position(source, commit) for source in touched]
         self.transactions.commit(positions, self._consumer.consumer_group_metadata)
         self._committed_at = time.monotonic()
         self._round = Round()
         held.moved.clear()
         for position in positions:
-            held.committed[Source(position.topic, position.partition)] = position.offset
+            source = Source(position.topic, position.partition)
+            held.committed[source], held.stamps[source] = position.offset, position.metadata or ""
         self._observer.on_round(round_.records, round_.nbytes, self._committed_at - started)
         for source in touched:
             lag = self.high_watermark(source) - held.chains[source].position
@@ -128,10 +134,10 @@ class Ledger(Generic[S]):
         found = self._consumer.get_watermark_offsets(handles([source])[0], cached=True)
         return int(found[1]) if found is not None else 0
 
-    def _position(self, source: Source) -> TopicPartition:
+    def _position(self, source: Source, commit: str) -> TopicPartition:
         held = self._holdings
         metadata = self._staged(f"metadata of {source}", lambda: self._stage.metadata(source, held.states[source]))
-        metadata = stamped(self._topic_ids.of(source.topic), metadata)
+        metadata = stamped(self._topic_ids.of(source.topic), commit, metadata)
         return TopicPartition(source.topic, source.partition, held.chains[source].position, metadata=metadata)
 
     def _flush_due(self) -> None:

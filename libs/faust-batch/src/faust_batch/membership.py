@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Generic, TypeVar
 
-from confluent_kafka import OFFSET_INVALID, Consumer, TopicPartition
+from confluent_kafka import OFFSET_INVALID, Consumer, KafkaException, TopicPartition
 
 from faust_batch.batch import Committed
 from faust_batch.chain import Chain
@@ -17,7 +17,8 @@ from faust_batch.errors import AssignmentLost, ClientFailed, OffsetOutOfRange
 from faust_batch.holdings import Holdings
 from faust_batch.ledger import Ledger
 from faust_batch.observer import Observer
-from faust_batch.patience import QUERY_TIMEOUT_S, log_range, patiently
+from faust_batch.parked import Parked
+from faust_batch.patience import ATTEMPT_TIMEOUT_S, QUERY_TIMEOUT_S, each_known, log_range, patiently
 from faust_batch.source import Source
 from faust_batch.stage import Stage
 from faust_batch.staged import Staged
@@ -54,8 +55,9 @@ class Membership(Generic[S]):
         self._observer = observer
         self._changed = changed
         self._epochs = itertools.count(1)
+        self._parked: dict[Source, Parked[S]] = {}
+        self._closing = False
         self.ended = False
-        self.closing = False
         self.failure: BaseException | None = None
 
     def subscribe(self) -> None:
@@ -63,13 +65,18 @@ class Membership(Generic[S]):
             list(self._stage.topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
 
+    def leave(self) -> None:
+        """The consumer is about to be closed: whatever is taken is given up, and nothing more is accepted."""
+        self._closing = True
+        self._give_up(sorted(self._parked))
+
     def fail(self, error: BaseException) -> None:
         """Keep the first failure; from any thread."""
         if self.failure is None:
             self.failure = error
 
     def _on_assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
-        if self.closing:
+        if self._closing:
             # A rebalance that ends just now, served by `close`: asked for offsets there, librdkafka does not answer.
             # The partitions are given back at once.
             return
@@ -90,11 +97,11 @@ class Membership(Generic[S]):
             self.failure = error
 
     def _assign(self, partitions: list[TopicPartition]) -> None:
-        starts = []
+        starts, kept = [], []
+        # first those that do not come back: it is their room that others need
+        self._give_up(sorted(self._parked.keys() - {Source(p.topic, p.partition) for p in partitions}))
         self._topic_ids.pin({partition.topic for partition in partitions})
         for known in self._committed(partitions):
-            if known.error is not None:
-                raise ClientFailed(f"{known.topic}[{known.partition}]: committed offset unknown: {known.error}")
             source = Source(known.topic, known.partition)
             low, high = log_range(self._consumer, source)
             committed, topic_id = None, None
@@ -105,14 +112,21 @@ class Membership(Generic[S]):
                 if not low <= known.offset <= high:
                     raise OffsetOutOfRange(source, known.offset, low, high)
             position = low if committed is None else committed.offset
-            state = self._staged(
-                f"restoring {source} at {position}",
-                partial(self._stage.restore, source, committed),
-                patient=True,
-            )
+            if (parked := self._parked.get(source)) is not None and parked.is_still(known):
+                state = self._parked.pop(source).state
+                kept.append(source)
+            else:
+                self._give_up([source])
+                state = self._staged(
+                    f"restoring {source} at {position}",
+                    partial(self._stage.restore, source, committed),
+                    patient=True,
+                )
             self._holdings.add(Chain.starting_at(source, next(self._epochs), position), state)
             if topic_id is None:
                 self._ledger.touch(source)  # so that it is committed, with the topic's id
+            else:
+                self._holdings.stamps[source] = known.metadata or ""
             starts.append(TopicPartition(source.topic, source.partition, position))
         if self._incremental:
             self._consumer.incremental_assign(starts)
@@ -120,19 +134,29 @@ class Membership(Generic[S]):
             self._consumer.assign(starts)
         sources = [Source(start.topic, start.partition) for start in starts]
         self._holdings.fresh.update(sources)
-        _log.info("assigned: %s", ", ".join(f"{s}@{self._holdings.chains[s].position}" for s in sources))
+        _log.info(
+            "assigned: %s",
+            ", ".join(f"{s}@{self._holdings.chains[s].position}{' (kept)' * (s in kept)}" for s in sources),
+        )
         self._observer.on_assigned(sources)
         self._changed(frozenset(self._holdings.chains))
 
     def _committed(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
-        """The committed offsets; where a transaction on them is open, as of its end."""
+        """The committed offsets; where a transaction on them is open, as of its end. Raises ClientFailed."""
         if not partitions:
             return []
-        return patiently(lambda: self._consumer.committed(partitions, timeout=QUERY_TIMEOUT_S), QUERY_TIMEOUT_S)
+        try:
+            return patiently(
+                lambda: each_known(self._consumer.committed(partitions, timeout=ATTEMPT_TIMEOUT_S)), QUERY_TIMEOUT_S
+            )
+        except KafkaException as error:
+            names = ", ".join(f"{p.topic}[{p.partition}]" for p in partitions)
+            raise ClientFailed(f"group {self._config.group}: {names}: committed offsets unknown ({error})") from error
 
     def _revoke(self, partitions: list[TopicPartition]) -> None:
         self._ledger.commit()
-        self._drop(partitions)
+        # without `incremental` everything is taken, and most of it comes back
+        self._drop(partitions, park=not (self._incremental or self._closing))
 
     def _lose(self, partitions: list[TopicPartition]) -> None:
         if self._ledger.dirty:
@@ -141,14 +165,33 @@ class Membership(Generic[S]):
                 f"group {self._config.group}: lost {names} with a round open (stopped for longer than the session "
                 f"timeout of {self._config.session_timeout_ms} ms, or replaced by another {self._config.instance})"
             )
-        self._drop(partitions)
+        self._give_up(sorted(self._parked))
+        self._drop(partitions, park=False)
 
-    def _drop(self, partitions: list[TopicPartition]) -> None:
+    def _give_up(self, sources: Iterable[Source]) -> None:
+        """What is parked of these partitions is not taken up again."""
+        for source in sources:
+            if self._parked.pop(source, None) is not None:
+                self._staged(f"giving up {source}", partial(self._stage.revoked, source))
+
+    def _parkable(self, source: Source) -> Parked[S] | None:
+        """Its state, if that is as of the group's position. After a commit it is: states change in rounds only."""
+        held = self._holdings
+        # of a stopped partition the stage has judged a part of a batch: that one is restored
+        if source not in held.stamps or held.chains[source].stopped:
+            return None
+        return Parked(held.states[source], held.committed[source], held.stamps[source])
+
+    def _drop(self, partitions: list[TopicPartition], *, park: bool) -> None:
         sources = [s for s in (Source(p.topic, p.partition) for p in partitions) if s in self._holdings.chains]
         for source in sources:
+            parked = self._parkable(source) if park else None
             self._holdings.drop(source)
             self._ledger.forget(source)
-            self._staged(f"giving up {source}", partial(self._stage.revoked, source))
+            if parked is None:
+                self._staged(f"giving up {source}", partial(self._stage.revoked, source))
+            else:
+                self._parked[source] = parked
         if self._incremental:
             self._consumer.incremental_unassign(partitions)
         else:

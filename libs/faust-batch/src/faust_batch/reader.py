@@ -14,7 +14,7 @@ from faust_batch.batch import Batch
 from faust_batch.config import MIB
 from faust_batch.errors import ClientFailed, OffsetOutOfRange, ReadStalled, TopicMissing
 from faust_batch.fetch import Appetite, Grouper, batch_of, before, not_before
-from faust_batch.patience import QUERY_TIMEOUT_S, log_range, patiently
+from faust_batch.patience import ATTEMPT_TIMEOUT_S, QUERY_TIMEOUT_S, each_known, log_range, partitions_of, patiently
 from faust_batch.source import Source
 
 _LOG = logging.getLogger("faust_batch.librdkafka")
@@ -168,7 +168,13 @@ class _Reader:
         if since_ms is None or not sources:
             return {source: self.range(source)[0] for source in sources}
         asked = [TopicPartition(s.topic, s.partition, since_ms) for s in sources]
-        found = self._consumer.offsets_for_times(asked, timeout=QUERY_TIMEOUT_S)
+        try:
+            found = patiently(
+                lambda: each_known(self._consumer.offsets_for_times(asked, timeout=ATTEMPT_TIMEOUT_S)), QUERY_TIMEOUT_S
+            )
+        except KafkaException as error:
+            where = ", ".join(map(str, sorted(sources)))
+            raise ClientFailed(f"{where}: the offsets at {since_ms} ms are unknown ({error})") from error
         starts = {Source(tp.topic, tp.partition): tp.offset for tp in found}
         # nothing as young as that: begin at the end
         return {s: offset if offset >= 0 else self.range(s)[1] for s, offset in starts.items()}
@@ -263,13 +269,13 @@ class _Asking:
     def partitions(self, topics: Iterable[str]) -> list[Source]:
         wanted = list(topics)
         try:
-            known = self._client().list_topics(timeout=QUERY_TIMEOUT_S).topics
+            known = partitions_of(self._client(), wanted)
         except KafkaException as error:
             raise ClientFailed(f"no metadata for {', '.join(wanted)} ({error}); is the broker up?") from error
         missing = sorted(set(wanted) - set(known))
         if missing:
             raise TopicMissing(f"no such topic: {', '.join(missing)}; create it first")
-        return [Source(topic, partition) for topic in wanted for partition in sorted(known[topic].partitions)]
+        return [Source(topic, partition) for topic in wanted for partition in known[topic]]
 
     def ends(self, sources: Collection[Source], settled: bool) -> dict[Source, int]:
         if not sources:
@@ -279,7 +285,7 @@ class _Asking:
 
         def ask() -> dict[Source, int]:
             try:
-                futures = self._client().list_offsets(asked, isolation_level=level, request_timeout=QUERY_TIMEOUT_S)
+                futures = self._client().list_offsets(asked, isolation_level=level, request_timeout=ATTEMPT_TIMEOUT_S)
                 ends = {Source(tp.topic, tp.partition): future.result().offset for tp, future in futures.items()}
                 if min(ends.values()) < 0:  # a broker that stood still: no offsets, and no error either
                     raise KafkaException(KafkaError(KafkaError._TRANSPORT))

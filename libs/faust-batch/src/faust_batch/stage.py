@@ -23,7 +23,11 @@ class Stage(Protocol[S]):
         ...
 
     def restore(self, source: Source, committed: Committed | None) -> S:
-        """The state of a newly assigned partition, as of `committed`; None: nothing was ever committed."""
+        """The state of a newly assigned partition, as of `committed`; None: nothing was ever committed.
+
+        It follows from `committed` and from what this group has committed up to then: where nothing has been committed
+        since, a state that is still at hand takes its place.
+        """
         ...
 
     def before_round(self, batches: Sequence[Batch]) -> None:
@@ -46,7 +50,11 @@ class Stage(Protocol[S]):
         ...
 
     def revoked(self, source: Source) -> None:
-        """The partition belongs to another worker now; what was judged is committed."""
+        """The partition's state is needed no more: it belongs to another worker, or is restored anew next.
+
+        What was judged is committed. A rebalance that gives the partition back at once calls neither this nor
+        `restore`: the state goes on.
+        """
         ...
 
 

@@ -1,6 +1,7 @@
 """Positions carry the id of their topic (KIP-516): in a topic made anew under an old name, offsets mean other records.
 
-The id stands in front of the stage's own text in the committed metadata; a stage never sees it.
+The id stands in front of the stage's own text in the committed metadata, and behind it which commit it was: no two
+write the same. A stage sees neither.
 """
 
 from __future__ import annotations
@@ -14,19 +15,19 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
 from faust_batch.errors import ClientFailed, TopicMadeAnew, TopicMissing
+from faust_batch.patience import ATTEMPT_TIMEOUT_S, QUERY_TIMEOUT_S, patiently
 from faust_batch.source import Source
 
-QUERY_TIMEOUT_S = 30.0
 WATCH_EVERY_S = 10.0
 NO_ID = "0" * 32
 """What a broker without topic ids (before Kafka 2.8) says; never compared."""
 
-_STAMP = re.compile(r"topic-id=([0-9a-f]{32});")
+_STAMP = re.compile(r"topic-id=([0-9a-f]{32});(?:commit=[0-9a-f]+;)?")
 
 
-def stamped(topic_id: str, text: str) -> str:
-    """A stage's metadata with the topic's id in front."""
-    return f"topic-id={topic_id};{text}"
+def stamped(topic_id: str, commit: str, text: str) -> str:
+    """A stage's metadata with the topic's id and the commit's (hexadecimal digits) in front."""
+    return f"topic-id={topic_id};commit={commit};{text}"
 
 
 def unstamped(metadata: str) -> tuple[str | None, str]:
@@ -39,9 +40,8 @@ class TopicIds:
     """The ids of a worker's topics, as it saw them first. `watch` asks again while the worker runs."""
 
     def __init__(self, bootstrap: str, client_options: Mapping[str, str]) -> None:
-        self._admin = AdminClient(
-            {**client_options, "bootstrap.servers": bootstrap}, logger=logging.getLogger("faust_batch.librdkafka")
-        )
+        self._settings: dict[str, str | int | float | bool] = {**client_options, "bootstrap.servers": bootstrap}
+        self._admin: AdminClient | None = None
         self._ids: dict[str, str] = {}
         self._ended = threading.Event()
 
@@ -82,20 +82,28 @@ class TopicIds:
     def _ask(self, topics: Collection[str]) -> dict[str, str]:
         if not topics:
             return {}
+        try:
+            return patiently(lambda: self._described(topics), QUERY_TIMEOUT_S)
+        except KafkaException as error:
+            raise ClientFailed(f"{', '.join(topics)}: topic ids unknown ({error}); is the broker up?") from error
+
+    def _described(self, topics: Collection[str]) -> dict[str, str]:
         found = {}
-        for topic, future in self._admin.describe_topics(
-            TopicCollection(list(topics)), request_timeout=QUERY_TIMEOUT_S
-        ).items():
+        admin = self._admin or AdminClient(self._settings, logger=logging.getLogger("faust_batch.librdkafka"))
+        self._admin = None  # until it has answered
+        asked = admin.describe_topics(TopicCollection(list(topics)), request_timeout=ATTEMPT_TIMEOUT_S)
+        for topic, future in asked.items():
             try:
-                uuid = future.result(timeout=QUERY_TIMEOUT_S + 1).topic_id
+                uuid = future.result(timeout=QUERY_TIMEOUT_S).topic_id
             except KafkaException as error:
                 if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                     raise TopicMissing(f"no such topic: {topic}; create it first") from error
-                raise ClientFailed(f"{topic}: its id is unknown ({error}); is the broker up?") from error
+                raise
             except TimeoutError as error:
                 raise ClientFailed(f"{topic}: its id is unknown (timed out); is the broker up?") from error
             words = (uuid.get_most_significant_bits(), uuid.get_least_significant_bits())
             found[topic] = "".join(f"{word & 0xFFFF_FFFF_FFFF_FFFF:016x}" for word in words)
+        self._admin = admin
         return found
 
 
