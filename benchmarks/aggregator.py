@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -47,7 +47,14 @@ BUDGET_S = 25.0
 
 
 def cdrs(
-    first: int, count: int, partition: int, from_ms: int, span_ms: int, arrived_ms: int | None, seed: int
+    first: int,
+    count: int,
+    partition: int,
+    from_ms: int,
+    span_ms: int,
+    arrived_ms: int | None,
+    seed: int,
+    subscribers: int = SUBSCRIBERS,
 ) -> pa.RecordBatch:
     """Judged CDRs spread evenly over ``span_ms``, jittered by 20 s, as the enriched schema's columns.
 
@@ -57,7 +64,7 @@ def cdrs(
     rng = np.random.default_rng(seed)
     schema = arrow_schema(enriched_schema("cdr"))
     cell = rng.integers(CELLS, size=count)
-    subscriber = rng.integers(SUBSCRIBERS // PARTITIONS, size=count) * PARTITIONS + partition
+    subscriber = rng.integers(subscribers // PARTITIONS, size=count) * PARTITIONS + partition
     at = from_ms + (np.arange(count) * span_ms // count) - rng.integers(20_000, size=count)
     charged = rng.random(count) < 0.5
     kinds, statuses = np.array(["VOICE", "SMS", "DATA"]), np.array(["COMPLETED", "NO_ANSWER", "DROPPED"])
@@ -130,6 +137,9 @@ class NoLog:
 
     def upserts(self, family: str, partition: int, start: int) -> Iterator[Batch]:
         return iter(())
+
+    def ids(self, source: Source, families: Sequence[str]) -> str | None:
+        return None
 
 
 def stage_alone(shape: str, records: int) -> None:

@@ -372,7 +372,9 @@ def machine() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--records", type=int, default=300_000, help="CDRs of the first file; the second has twice as many")
+    parser.add_argument(
+        "--records", type=int, default=300_000, help="CDRs of the first file; the second has twice as many"
+    )
     parser.add_argument("--keep", action="store_true", help="leave the directory with data and logs")
     options = parser.parse_args()
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)

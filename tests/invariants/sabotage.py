@@ -60,7 +60,7 @@ def patch(path: str, make: Callable[[Any], Any]) -> None:
 def segment_bits(value: str) -> None:
     """The aggregator's segments, so that they close within a test; subscriber-days' are four times as large."""
     bits = int(value)
-    patch("window_aggregator.app:families", lambda families: lambda: families(bits, bits + 2))
+    patch("window_aggregator.app:families", lambda families: lambda zone: families(bits, bits + 2, zone))
 
 
 @switch

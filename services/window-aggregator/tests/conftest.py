@@ -7,24 +7,30 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import ROUND_HALF_UP, Decimal
+from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
+import polars as pl
+import polars_hash as plh
 import pytest
 
 from faust_batch import Batch, Committed, Output, Source
-from telestream_contracts import decode_record, encode_records, enriched_schema, load_schema
-from telestream_domain import FAMILIES, TYPES, Topics
+from telestream_contracts import decode_record, encode_records, enriched_schema, load_schema, schema_id_of
+from telestream_domain import FAMILIES, LATENCY_BOUNDS_MS, TYPES, Topics
 from window_aggregator.codec import Codec
 from window_aggregator.domain.families import families
 from window_aggregator.domain.rhythm import Rhythm, default_beats
+from window_aggregator.snapshot_cache import SnapshotFiles
+from window_aggregator.snapshots import SnapshotRhythm
 from window_aggregator.stage import Aggregator
 
 Record = dict[str, Any]
 NOW_MS = 1_790_000_000_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 STATUSES = ("COMPLETED", "NO_ANSWER", "BUSY", "CANCELLED", "CONGESTION", "FAILED", "DROPPED", "UNKNOWN")
+ENDED = ("ended_answered", "ended_dropped")
 EVENT_TYPES = ("SAMPLE", "ATTACH", "HANDOVER", "RRC_SETUP", "RADIO_LINK_FAILURE", "ALARM", "CELL_DOWN", "CELL_UP")
 
 
@@ -141,10 +147,14 @@ def random_record(rng: random.Random, record_type: str, src_offset: int, partiti
         started_at=at,
         record_type=rng.choice(("VOICE", "VOICE", "VIDEO", "SMS", "MMS", "DATA", "USSD", "OTHER")),
         status=rng.choice(STATUSES),
-        subscriber_id=rng.choice(("k1.alice", "k1.bob", "line|7")),
+        subscriber_id=rng.choice(("k1.alice", "k1.bob", "line|7", f"k1.{src_offset}")),
         subscriber_kind=rng.choice(("MSISDN", "MSISDN", "IMSI", "NONE")),
         cell_id=_maybe(rng, ("208-01-17", "208-01-18"), 0.1),
         duration_ms=_maybe(rng, (0, 1_500, 90_000, 86_400_000 * 30)),
+        pdd_ms=_maybe(rng, (0, 1_200, 3_400)),
+        last_cell_id=_maybe(rng, ("208-01-17", "208-01-18", "208-01-19"), 0.6),
+        segments=_maybe(rng, (1, 2, 7)),
+        is_partial=rng.random() < 0.3,
         holding_ms=_maybe(rng, (2_000, 99_000), 0.6),
         bytes_up=_maybe(rng, (0, 10, 1 << 40)),
         bytes_down=_maybe(rng, (3, 1 << 33)),
@@ -172,6 +182,11 @@ def values_of(records: Sequence[Record], record_type: str, schema_id: int = 7) -
 Key = tuple[Any, ...]
 
 
+@lru_cache
+def xxh3(text: str) -> int:
+    return int(pl.DataFrame({"it": [text]}).select(plh.col("it").nchash.xxh3_64(seed=0)).item())
+
+
 def expected(
     records: Sequence[Record], record_type: str, bits: int, day_bits: int, zone: str = "UTC"
 ) -> dict[Key, Any]:
@@ -181,7 +196,7 @@ def expected(
     def add(
         key: Key, sign: int, sums: dict[str, int], currency: str | None, charge: int | None, end: int | None
     ) -> None:
-        window = found.setdefault(key, {"charges": {}, "sums": {}, "freshest": None})
+        window = found.setdefault(key, {"charges": {}, "sums": {}, "freshest": None, "late_at": None})
         for name, value in sums.items():
             window["sums"][name] = window["sums"].get(name, 0) + sign * value
         if charge is not None:
@@ -189,6 +204,15 @@ def expected(
             window["charges"][name] = window["charges"].get(name, 0) + sign * charge
         if end is not None:
             window["freshest"] = end if window["freshest"] is None else max(window["freshest"], end)
+
+    def mark(key: Key, arrived: int, end: int, sign: int, counted: bool = True) -> None:
+        """Late or a reversal?"""
+        late, window = arrived > end + 300_000, found[key]
+        if late or sign < 0:
+            window["late_at"] = max(arrived, window["late_at"] or 0)
+        if counted:
+            for name, value in (("late_records", late), ("reversals", sign < 0)):
+                window["sums"][name] = window["sums"].get(name, 0) + value
 
     for r in records:
         partition, segment = r["src_partition"], r["src_offset"] >> bits
@@ -207,6 +231,12 @@ def expected(
         effect = sign if sign > 0 or r["verdict"] == "STORED" else 0
         add(key, effect, quality, r.get("currency"), r.get("charge_micros") if effect else None, None)
         add(key, 1, {"records": int(sign > 0), "reversals": int(sign < 0)}, None, None, None)
+        window = found[key]
+        buckets, warned = window.setdefault("buckets", [0] * 11), window.setdefault("warnings", {})
+        if r["rule"] != "undecodable":
+            buckets[sum(max(0, r["appended_at"] - at) > bound for bound in LATENCY_BOUNDS_MS)] += effect
+        for code in r["warnings"]:
+            warned[code] = warned.get(code, 0) + effect
         if r["verdict"] != "STORED":
             continue
         currency, charge = r.get("currency"), r.get("charge_micros")
@@ -222,7 +252,20 @@ def expected(
             for size_s in (60, 900) if r["appended_at"] - at <= 7_200_000 else (900,):
                 start = at // (size_s * 1_000) * size_s * 1_000
                 key = (family, record_type, size_s, start, (group or "",), partition, segment)
-                add(key, sign, sums, currency, charge, end)
+                own, last = sums, r.get("last_cell_id")
+                moved = last is not None and last != (group or "") and bool(sums.get("ended_answered"))
+                if family == "cell" and moved:
+                    own = {name: value for name, value in sums.items() if name not in ENDED}
+                    there = (*key[:4], (last,), *key[5:])
+                    add(there, sign, {name: sums.get(name, 0) for name in ENDED}, None, None, end)
+                    mark(there, r["appended_at"], start + size_s * 1_000, sign, counted=False)
+                add(key, sign, own, currency, charge, end)
+                mark(key, r["appended_at"], start + size_s * 1_000, sign)
+                if size_s == 900 and record_type == "cdr" and sign > 0 and r["subscriber_kind"] != "NONE":
+                    seen = found[key].setdefault("sketch", {})
+                    digest = xxh3(r["subscriber_id"])
+                    rank = 55 - (digest & ((1 << 54) - 1)).bit_length()
+                    seen[digest >> 54] = max(rank, seen.get(digest >> 54, 0))
         if record_type == "cdr" and r["subscriber_kind"] != "NONE":
             day: date = r["local_date"]
             midnight = datetime.combine(day, time.min, tzinfo=ZoneInfo(zone))
@@ -230,7 +273,10 @@ def expected(
             groups = tuple(r[name] or "" for name in names)
             start = int(midnight.timestamp()) * 1_000
             key = ("subscriber_day", record_type, 86_400, start, groups, partition, r["src_offset"] >> day_bits)
-            add(key, sign, sums | {"charge_micros": charge or 0}, None, None, None)
+            own = {name: value for name, value in sums.items() if name in SUM_FIELDS["subscriber_day"]}
+            add(key, sign, own | {"charge_micros": charge or 0}, None, None, None)
+            following = datetime.combine(day + timedelta(days=1), time.min, tzinfo=ZoneInfo(zone))
+            mark(key, r["appended_at"], int(following.timestamp()) * 1_000, sign)
     for window in found.values():
         window["sums"] = {name: value for name, value in window["sums"].items() if value}
     return found
@@ -239,8 +285,18 @@ def expected(
 def _cdr_sums(r: Record) -> dict[str, int]:
     sums = {"records": 1, "bytes_up": r["bytes_up"] or 0, "bytes_down": r["bytes_down"] or 0}
     names = {"SMS": "sms", "MMS": "mms", "DATA": "data_records", "USSD": "ussd", "OTHER": "others"}
+    if r["record_type"] == "SMS":
+        sums["sms_segments"] = 1 if r["segments"] is None else r["segments"]
+    if r["record_type"] == "DATA":
+        sums["sessions"] = int(not r["is_partial"])
+        sums["data_duration_ms"] = r["duration_ms"] or 0
+        sums["data_bytes"] = (r["bytes_up"] or 0) + (r["bytes_down"] or 0) if r["duration_ms"] else 0
     if r["record_type"] in names:
         return sums | {names[r["record_type"]]: 1}
+    if r["status"] in ("COMPLETED", "DROPPED"):
+        sums |= {"ended_answered": 1, "ended_dropped": int(r["status"] == "DROPPED")}
+    if r["pdd_ms"] is not None:
+        sums |= {"pdd_ms": r["pdd_ms"], "pdd_ms_count": 1}
     held = r["holding_ms"] if r["holding_ms"] is not None else r["duration_ms"] or 0
     return sums | {
         "attempts": 1,
@@ -264,6 +320,9 @@ def _network_sums(r: Record) -> dict[str, int]:
     sums = {"events": 1, names[r["event_type"]]: 1}
     if r["success"] is not None:
         sums |= {"success_known": 1, "successes": int(r["success"])}
+        if r["event_type"] in ("RRC_SETUP", "HANDOVER", "ATTACH"):
+            name = r["event_type"].lower()
+            sums |= {f"{name}_known": 1, f"{name}_successes": int(r["success"])}
     for measure, name, factor in (
         ("latency_us", "latency_ms", 1_000),
         ("throughput_dl_kbps", "throughput_dl_mbps", 1_000),
@@ -303,12 +362,24 @@ def as_window(family: str, value: Record) -> tuple[Key, dict[str, Any]]:
     if "charge_currencies" in value:
         assert value["charge_currencies"] == sorted(value["charge_currencies"])
         charges = dict(zip(value["charge_currencies"], value["charge_micros"], strict=True))
-    end = value.get("freshest_event_end_at")
-    return key, {
-        "sums": {name: value[name] for name in SUM_FIELDS[family] if value[name]},
+    found = {
+        "sums": {name: value[name] for name in SUM_FIELDS[family] if value.get(name)},
         "charges": charges,
-        "freshest": None if end is None else round((end - EPOCH).total_seconds() * 1_000),
+        "freshest": _ms(value.get("freshest_event_end_at")),
+        "late_at": _ms(value.get("late_at")),
     }
+    if family == "quality" and "warning_codes" in value:
+        assert value["warning_codes"] == sorted(value["warning_codes"])
+        found["buckets"] = value.get("latency_buckets")
+        found["warnings"] = dict(zip(value["warning_codes"], value["warning_counts"], strict=True))
+    if value.get("subscriber_registers"):
+        assert value["subscriber_registers"] == sorted(value["subscriber_registers"])
+        found["sketch"] = dict(zip(value["subscriber_registers"], value["subscriber_ranks"], strict=True))
+    return key, found
+
+
+def _ms(at: datetime | None) -> int | None:
+    return None if at is None else round((at - EPOCH).total_seconds() * 1_000)
 
 
 # -- a log in memory ---------------------------------------------------------------------
@@ -321,12 +392,14 @@ class MemoryLog:
     enriched_records: dict[Source, list[tuple[int, bytes]]] = field(default_factory=dict)
     enriched_starts: dict[Source, int] = field(default_factory=dict)
     agg: dict[tuple[str, int], list[tuple[int, bytes, bytes]]] = field(default_factory=dict)
+    topic_ids: str | None = "as first made"
+    judged_ms: int = 0
 
     def batch(self, source: Source, begin: int, end: int) -> Batch:
         """Records number ``begin`` to ``end`` (exclusive) of a partition."""
         found = self.enriched_records[source]
         following = found[end][0] if end < len(found) else found[-1][0] + 1
-        return _batch(source, [(o, None, v) for o, v in found[begin:end]], following, found[-1][0] + 1)
+        return _batch(source, [(o, None, v) for o, v in found[begin:end]], following, found[-1][0] + 1, self.judged_ms)
 
     def enriched_start(self, source: Source) -> int:
         return self.enriched_starts.get(source, 0)
@@ -334,7 +407,7 @@ class MemoryLog:
     def enriched(self, source: Source, start: int, end: int) -> Iterator[Batch]:
         found = [(o, None, v) for o, v in self.enriched_records[source] if start <= o < end]
         for at in range(0, len(found), 50):
-            yield _batch(source, found[at : at + 50], found[at : at + 50][-1][0] + 1, end)
+            yield _batch(source, found[at : at + 50], found[at : at + 50][-1][0] + 1, end, self.judged_ms)
 
     def agg_end(self, family: str, partition: int) -> int:
         found = self.agg.get((family, partition), [])
@@ -345,6 +418,9 @@ class MemoryLog:
         for at in range(0, len(found), 70):
             part = found[at : at + 70]
             yield _batch(Source(family, partition), part, part[-1][0] + 1, part[-1][0] + 1)
+
+    def ids(self, source: Source, families: Sequence[str]) -> str | None:
+        return self.topic_ids
 
     def append(self, outputs: Sequence[Output], family_of: dict[str, str]) -> None:
         """One committed transaction; like Kafka's, it leaves a hole behind it in each partition."""
@@ -360,11 +436,13 @@ class MemoryLog:
                 entries.append((following + number, message["key"], message["value"]))
 
 
-def _batch(source: Source, found: Sequence[tuple[int, bytes | None, bytes]], following: int, end: int) -> Batch:
+def _batch(
+    source: Source, found: Sequence[tuple[int, bytes | None, bytes]], following: int, end: int, at_ms: int = 0
+) -> Batch:
     return Batch(
         source=source,
         offsets=np.array([offset for offset, _, _ in found], np.int64),
-        timestamps_ms=np.zeros(len(found), np.int64),
+        timestamps_ms=np.full(len(found), at_ms, np.int64),
         keys=[key for _, key, _ in found],
         values=[value for _, _, value in found],
         next_offset=following,
@@ -378,7 +456,18 @@ def _batch(source: Source, found: Sequence[tuple[int, bytes | None, bytes]], fol
 
 SCHEMA_IDS = {"cdr": 7, "network": 8}
 AGG_IDS = {family: 20 + number for number, family in enumerate(FAMILIES)}
+OLD_AGG_IDS = {family: 40 + number for number, family in enumerate(FAMILIES)}
+
+
+def _first_release(family: str) -> Record:
+    schema = load_schema(f"agg_{family}")
+    names = [f["name"] for f in schema["fields"]]
+    since = next(names.index(n) for n in ("ended_answered", "sessions", "latency_buckets") if n in names)
+    return {**schema, "fields": schema["fields"][:since]}
+
+
 SCHEMAS = {
+    **{number: _first_release(family) for family, number in OLD_AGG_IDS.items()},
     **{number: enriched_schema(record_type) for record_type, number in SCHEMA_IDS.items()},
     **{number: load_schema(f"agg_{family}") for family, number in AGG_IDS.items()},
 }
@@ -398,6 +487,8 @@ class World:
     records: dict[Source, list[Record]] = field(default_factory=dict)
     idle_ms: int = 2_000
     max_dirty: int = 12_500
+    snapshots: SnapshotFiles | None = None
+    snapshot_every: int = 1
 
     def __post_init__(self) -> None:
         self.family_of = {self.topics.agg(family): family for family in FAMILIES}
@@ -408,13 +499,15 @@ class World:
         """A fresh process: everything that was not committed is forgotten."""
         self.stage = Aggregator(
             self.topics,
-            families(self.bits, self.day_bits),
+            families(self.bits, self.day_bits, ZoneInfo(self.zone)),
             Rhythm(default_beats(), self.idle_ms),
             ZoneInfo(self.zone),
             Codec(SCHEMAS.get, AGG_IDS),
             self.log,
             fold_rows=self.fold_rows,
             max_dirty=self.max_dirty,
+            snapshots=self.snapshots,
+            snapshot_rhythm=SnapshotRhythm(self.snapshot_every, share_of_time=1_000),
         )
         self.states = {s: self.stage.restore(s, self.committed.get(s)) for s in self.records}
         self.done = {s: self.committed[s].offset if s in self.committed else 0 for s in self.records}
@@ -472,10 +565,18 @@ class World:
             self.commit()
         self.commit()
 
+    def as_of_the_first_release(self) -> None:
+        """Every upsert as it would be had the first release written it."""
+        for (family, _), entries in self.log.agg.items():
+            old = SCHEMAS[OLD_AGG_IDS[family]]
+            decoded = [decode_record(value, SCHEMAS[AGG_IDS[family]]) for _, _, value in entries]
+            values = encode_records(decoded, old, OLD_AGG_IDS[family])
+            entries[:] = [(offset, key, value) for (offset, key, _), value in zip(entries, values, strict=True)]
+
     def upserts(self) -> list[tuple[str, str, Record]]:
         """(family, key, value) of everything committed, in order within a partition."""
         return [
-            (family, key.decode(), decode_record(value, SCHEMAS[AGG_IDS[family]]))
+            (family, key.decode(), decode_record(value, SCHEMAS[schema_id_of(value) or 0]))
             for (family, _), entries in self.log.agg.items()
             for _, key, value in entries
         ]

@@ -9,8 +9,8 @@ import pytest
 
 from telestream_contracts import load_schema
 from telestream_domain import FAMILIES, TelestreamError
+from window_aggregator.domain.days import local_midnight
 from window_aggregator.domain.families import families
-from window_aggregator.domain.upserts import local_midnight
 
 YEAR_MS = 365 * 86_400_000
 
@@ -155,8 +155,11 @@ def test_measures_are_the_schemas_fields():
     for family in families().values():
         fields = {field["name"] for field in load_schema(f"agg_{family.topic}")["fields"]}
         charges = {"charge_currencies", "charge_micros"} if family.charges else {"charge_micros"}
-        end = {"freshest_event_end_at"} if family.event_end else set()
-        assert fields == about - ({"local_date"} - fields) | set(family.groups) | set(family.all_sums()) | charges | end
+        other = {"freshest_event_end_at"} if family.event_end else set()
+        other |= {"late_at"} if family.late else {"latency_buckets", "warning_codes", "warning_counts"}
+        other |= {"subscriber_registers", "subscriber_ranks"} if family.late and family.charges else set()
+        own = set(family.groups) | set(family.all_sums()) | charges | other
+        assert fields == about - ({"local_date"} - fields) | own
     assert {family.topic for family in families().values()} == set(FAMILIES)
 
 

@@ -11,7 +11,8 @@ HOUR_MS = 3_600_000
 
 
 def _over_segments(windows: dict[Any, Any]) -> dict[Any, Any]:
-    """(family, type, size, start, groups) → sums over partitions and segments, what is zero left out."""
+    """(family, type, size, start, groups) → sums over partitions and segments, what is zero left out; but not how many
+    records were late or reversals, which nothing takes back."""
     found: dict[Any, dict[str, int]] = {}
     for (family, record_type, size_s, start, groups, _, _), window in windows.items():
         if family == "quality":
@@ -19,7 +20,8 @@ def _over_segments(windows: dict[Any, Any]) -> dict[Any, Any]:
         sums = found.setdefault((family, record_type, size_s, start, groups), {})
         charges = {f"charge {currency}": micros for currency, micros in window["charges"].items()}
         for name, value in (window["sums"] | charges).items():
-            sums[name] = sums.get(name, 0) + value
+            if name not in ("late_records", "reversals"):
+                sums[name] = sums.get(name, 0) + value
     nonzero = {key: {name: value for name, value in sums.items() if value} for key, sums in found.items()}
     return {key: sums for key, sums in nonzero.items() if sums}
 

@@ -23,6 +23,7 @@ def _rows(value: int, cell: str) -> pl.DataFrame:
             "currency": pl.Series(["EUR"] * ROWS, dtype=LABEL),
             "touched": list(range(ROWS)),
             "event_end": list(range(ROWS)),
+            "late_at": pl.Series([None] * ROWS, dtype=pl.Int64),
             **sums,
         }
     )

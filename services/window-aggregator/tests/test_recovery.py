@@ -8,6 +8,7 @@ import random
 import pytest
 
 from telestream_runtime import TelestreamError
+from window_aggregator.snapshot_cache import SnapshotFiles
 
 
 def _live(w, rng, now_ms, steps, crash=0.2):
@@ -27,9 +28,14 @@ def _live(w, rng, now_ms, steps, crash=0.2):
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_killed_at_random_points_the_final_upserts_equal_the_model(world, some, now_ms, seed):
+def test_killed_at_random_points_the_final_upserts_equal_the_model(world, some, now_ms, tmp_path, seed):
     rng = random.Random(seed)
-    w = world(fold_rows=rng.choice((1, 40, 10_000)), max_dirty=rng.choice((10, 25_000)))
+    w = world(
+        fold_rows=rng.choice((1, 40, 10_000)),
+        max_dirty=rng.choice((10, 25_000)),
+        snapshots=SnapshotFiles(tmp_path) if seed % 3 else None,
+        snapshot_every=rng.choice((1, 50)),
+    )
     for partition in (0, 1):
         w.write("cdr", partition, some("cdr", 400, seed, first=17, partition=partition), rng.choice((0, 5)))
         w.write("network", partition, some("network", 200, seed, partition=partition), rng.choice((0, 5)))

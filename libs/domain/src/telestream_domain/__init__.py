@@ -4,6 +4,8 @@ from telestream_domain.errors import TelestreamError
 from telestream_domain.names import DEFAULT_PREFIX, FAMILIES, Topics, group_id
 from telestream_domain.rules import CONFLICT, REFUSED, REJECTED, RULES, RULES_VERSION, WARN, Rule, Severity
 from telestream_domain.segments import (
+    LATENCY_BOUNDS_MS,
+    LATENESS_MS,
     MINUTE_WINDOWS_MAX_AGE_MS,
     SEGMENT_BITS,
     SUBSCRIBER_DAY_SEGMENT_BITS,
@@ -18,6 +20,8 @@ __all__ = [
     "CONFLICT",
     "DEFAULT_PREFIX",
     "FAMILIES",
+    "LATENCY_BOUNDS_MS",
+    "LATENESS_MS",
     "MINUTE_WINDOWS_MAX_AGE_MS",
     "NETWORK",
     "REFERENCES",

@@ -12,6 +12,13 @@ MINUTE_WINDOWS_MAX_AGE_MS = 2 * 3_600_000
 """A record counts in one-minute windows if it arrived at most so long after its event: they serve what happens now.
 In a file of yesterday nearly every record has a minute and cell of its own (ADR 5)."""
 
+LATENESS_MS = 5 * 60_000
+"""A record is late in a window if it arrived more than so long after the window's end. Fixed, unlike the lateness of
+watermarks: figures of windows may not depend on a setting."""
+
+LATENCY_BOUNDS_MS = tuple(1_000 * s for s in (1, 5, 15, 60, 300, 900, 3_600, 21_600, 86_400, 604_800))
+"""Upper bounds, inclusive, of the distribution of event to arrival; what took longer has a last bucket of its own."""
+
 
 def segment_of(src_offset: int, bits: int = SEGMENT_BITS) -> int:
     """The segment a source offset lies in."""

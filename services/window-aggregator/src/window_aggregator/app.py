@@ -18,6 +18,7 @@ from window_aggregator.codec import Codec
 from window_aggregator.domain.families import families
 from window_aggregator.kafka import KafkaLog
 from window_aggregator.settings import AggregatorSettings
+from window_aggregator.snapshot_cache import SnapshotFiles
 from window_aggregator.stage import Aggregator
 from window_aggregator.state import State
 
@@ -76,7 +77,15 @@ def build(settings: AggregatorSettings) -> App:
     topics = settings.topics
     registry = Registry(settings.registry)
     codec = Codec(registry.schema, {family: registry.id_for(topics.agg(family)) for family in FAMILIES})
-    stage = Aggregator(topics, families(), settings.rhythm, settings.zone, codec, KafkaLog(settings.kafka, topics))
+    stage = Aggregator(
+        topics,
+        families(zone=settings.zone),
+        settings.rhythm,
+        settings.zone,
+        codec,
+        KafkaLog(settings.kafka, topics),
+        snapshots=SnapshotFiles(settings.state_dir / "windows"),
+    )
     group = group_id(SERVICE, topics)
     worker = f"{group}-{settings.instance}"
     config = WorkerConfig(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 
 import polars as pl
@@ -9,6 +10,7 @@ import polars as pl
 from telestream_contracts import (
     DecodeError,
     Schema,
+    arrow_schema,
     decode,
     decode_each,
     encode,
@@ -45,11 +47,28 @@ class Codec:
         return found.frame
 
     def upserts(self, values: Sequence[bytes], where: str) -> pl.DataFrame:
-        """Upserts in input order. Raises DecodeError."""
+        """Upserts of one family in input order, as this version's schema has them: what an older one lacked is its
+        default. Raises DecodeError."""
+        schemas = {value[:FRAME_BYTES] for value in values}
+        known = [schema for head in schemas if (schema := self._schema_of(schema_id_of(head) or 0)) is not None]
+        if len(schemas) == len(known) == 1:
+            with contextlib.suppress(DecodeError):  # which of them is bad is found out below
+                return self._as_of_now(decode(values, known[0]), known)
         found = decode_each(values, self._schema_of)
         if found.bad:
             raise DecodeError(f"{where}: an upsert cannot be decoded: {found.bad[0].reason}")
-        return found.frame
+        return self._as_of_now(found.frame, known)
+
+    def _as_of_now(self, found: pl.DataFrame, written: Sequence[Schema]) -> pl.DataFrame:
+        own = next((schema for schema in self._agg.values() if schema["name"] == written[0]["name"]), None)
+        if own is None or all(len(schema["fields"]) >= len(own["fields"]) for schema in written):
+            return found
+        dtypes = pl.from_arrow(arrow_schema(own).empty_table()).schema  # type: ignore[union-attr]
+        defaults = {field["name"]: pl.lit(field.get("default"), dtypes[field["name"]]) for field in own["fields"]}
+        return found.select(
+            (pl.col(name).fill_null(default) if name in found.columns else default).alias(name)
+            for name, default in defaults.items()
+        )
 
     def encode(self, upserts: pl.DataFrame, family: str) -> list[bytes]:
         """Framed values, one per row."""

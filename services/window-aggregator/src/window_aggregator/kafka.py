@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from confluent_kafka import Consumer
 
 from faust_batch import Batch, Source, log_range, read_partition
+from faust_batch.topic_ids import NO_ID, TopicIds
 from telestream_domain import Topics
 
 
@@ -18,6 +19,7 @@ class KafkaLog:
         self._bootstrap = bootstrap
         self._topics = topics
         self._asking: Any = None
+        self._ids: TopicIds | None = None
 
     def enriched_start(self, source: Source) -> int:
         return self._range(source)[0]
@@ -30,6 +32,14 @@ class KafkaLog:
 
     def upserts(self, family: str, partition: int, start: int) -> Iterator[Batch]:
         return read_partition(self._bootstrap, Source(self._topics.agg(family), partition), start)
+
+    def ids(self, source: Source, families: Sequence[str]) -> str | None:
+        topics = [source.topic, *(self._topics.agg(family) for family in families)]
+        if self._ids is None:
+            self._ids = TopicIds(self._bootstrap, {})
+        self._ids.pin(topics)
+        found = [self._ids.of(topic) for topic in topics]
+        return None if NO_ID in found else " ".join(found)
 
     def _range(self, source: Source) -> tuple[int, int]:
         if self._asking is None:

@@ -7,24 +7,31 @@ added to a window exactly if it lies behind that window's ``src_to``.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import compress
 from typing import Protocol
 
+import numpy as np
 import polars as pl
 
 from faust_batch import Batch, Source
 from window_aggregator.codec import Codec
 from window_aggregator.domain.families import Family
 from window_aggregator.domain.levels import Levels
-from window_aggregator.domain.measures import measured, merged, narrow
-from window_aggregator.domain.upserts import is_of, marker_key, restored
+from window_aggregator.domain.measures import Partial, measured, merged, narrow, packed, partials
+from window_aggregator.domain.sketches import entries, restored_entries
+from window_aggregator.domain.upserts import key_ends, marker_key, restored
 from window_aggregator.errors import LogCut, NotRecoverable, PositionGone
+from window_aggregator.snapshot import Snapshot
 from window_aggregator.state import FamilyState, State
 
 MARKER_WAIT_S = 30.0
 """A commit becomes visible in each partition by itself: the offset may be known before the upserts are readable."""
 MARKER_RETRY_S = 0.2
+
+DECODE_ROWS = 50_000
+"""Upserts are decoded in portions: unpacked, a segment's subscriber-days would take hundreds of MB."""
 
 
 class Log(Protocol):
@@ -44,6 +51,11 @@ class Log(Protocol):
 
     def upserts(self, family: str, partition: int, start: int) -> Iterator[Batch]:
         """What was committed in an agg partition from ``start`` to now."""
+        ...
+
+    def ids(self, source: Source, families: Sequence[str]) -> str | None:
+        """A text that differs once the source's topic or one of these agg topics is made anew under its name; None if
+        the broker cannot tell."""
         ...
 
 
@@ -84,19 +96,55 @@ def restored_families(
                 f"begins at {log_start}: it was cut; build a new generation"
             )
         family = families[name]
-        rows = _from_upserts(source, record_type, state, family, open_, codec, log)
+        portions = _from_upserts(source, record_type, state, family, open_, codec, log)
         levels = Levels()
-        if rows is not None:
-            levels = levels.add(rows, family, record_type)
-            included[name] = rows.group_by(family.windows()).agg(pl.col("touched").max().alias("included_to"))
+        for part in portions:
+            levels = levels.add(part.rows, family, record_type, part.entries)
+        if portions:
+            included[name] = _included([part.rows.select(*family.windows(), "touched") for part in portions], family)
         found[name] = replace(open_, levels=levels)
     start = min((open_.position for open_ in found.values()), default=state.position)
     if start < state.position:
         for batch in log.enriched(source, start, state.position):
-            rows = narrow(codec.enriched(batch.values, record_type, str(source)), record_type)
+            rows = narrow(codec.enriched(batch.values, record_type, str(source)), record_type, batch.timestamps_ms)
             for name, open_ in found.items():
                 found[name] = _with_missing(open_, rows, families[name], record_type, included.get(name))
     return found
+
+
+def families_since(
+    snapshot: Snapshot,
+    source: Source,
+    record_type: str,
+    state: State,
+    families: Mapping[str, Family],
+    codec: Codec,
+    log: Log,
+) -> dict[str, FamilyState] | None:
+    """As ``restored_families``, from a snapshot and the judged records behind it alone.
+
+    None if these do not follow the snapshot record by record: then it is of another log.
+    """
+    found = {
+        name: replace(open_, levels=snapshot.levels(name) if snapshot.holds(name, open_) else Levels())
+        for name, open_ in state.families.items()
+    }
+    next_src = snapshot.next_src
+    behind_to_names: dict[int, list[str]] = {}
+    for name, open_ in found.items():
+        behind_to_names.setdefault(max(open_.first_src(families[name]), next_src), []).append(name)
+    batches = log.enriched(source, snapshot.position, state.position) if snapshot.position < state.position else ()
+    for batch in batches:
+        rows = narrow(codec.enriched(batch.values, record_type, str(source)), record_type, batch.timestamps_ms)
+        if not np.array_equal(rows["src_offset"].to_numpy(), np.arange(next_src, next_src + len(batch))):
+            return None
+        next_src += len(batch)
+        for behind, names in behind_to_names.items():
+            own = rows.filter(pl.col("src_offset") >= behind)
+            for name, partial in partials(own, record_type, [families[name] for name in names]).items():
+                levels = found[name].levels.add(partial.rows, families[name], record_type, partial.entries)
+                found[name] = replace(found[name], levels=levels)
+    return found if next_src == state.next_src else None
 
 
 def _from_upserts(
@@ -107,10 +155,10 @@ def _from_upserts(
     open_: FamilyState,
     codec: Codec,
     log: Log,
-) -> pl.DataFrame | None:
-    """The family's rows as of its last upserts, None if there is none."""
+) -> list[Partial]:
+    """The family's rows as of its last upserts, in portions; a window's rows are all in one."""
     if open_.log_from is None:
-        return None
+        return []
     where = f"{family.topic}[{source.partition}]"
     deadline = time.monotonic() + MARKER_WAIT_S
     while True:
@@ -123,37 +171,47 @@ def _from_upserts(
                 f"there (last: {marked}): the topic was cut or made anew; build a new generation"
             )
         time.sleep(MARKER_RETRY_S)
-    if not latest:
-        return None
-    found = codec.upserts(list(latest.values()), where)
-    ahead = int(found["src_to"].max())  # type: ignore[arg-type]
-    if state.next_src is None or ahead >= state.next_src or (marked is not None and marked > state.position):
+    portions = []
+    ahead = -1
+    for begin in range(0, len(latest), DECODE_ROWS):
+        found = codec.upserts(latest[begin : begin + DECODE_ROWS], where)
+        ahead = max(ahead, int(found["src_to"].max()))  # type: ignore[arg-type]
+        rows = packed(restored(found, family, record_type), family, record_type)
+        portions.append(Partial(rows, restored_entries(found, family, record_type)))
+    if portions and (
+        state.next_src is None or ahead >= state.next_src or (marked is not None and marked > state.position)
+    ):
         raise NotRecoverable(
             f"agg.{where}: upserts up to source offset {ahead} lie behind the committed position {state.next_src} of "
             f"{source}: its commit is not finished, or two workers share an instance number; start again"
         )
-    return restored(found, family, record_type)
+    return portions
 
 
 def _latest(
     record_type: str, family: Family, open_: FamilyState, partition: int, codec: Codec, log: Log
-) -> tuple[dict[str, bytes], int | None]:
-    """The last upsert of each key of the open segment, and the position that the last marker names."""
-    own_marker = marker_key(record_type, family.window_s, partition)
-    latest: dict[str, bytes] = {}
-    last_marker: bytes | None = None
+) -> tuple[list[bytes], int | None]:
+    """The last upsert of each key of the open segment, and the position that the last marker names.
+
+    The others, several times as many, are never decoded.
+    """
+    head, tail = key_ends(record_type, family.window_s, open_.segment)
+    marker = marker_key(record_type, family.window_s, partition).encode()
+    latest: dict[bytes | None, bytes] = {}
     for batch in log.upserts(family.topic, partition, open_.log_from or 0):
-        for key, value in zip(batch.keys, batch.values, strict=True):
-            if key is None or value is None:
-                continue
-            name = key.decode()
-            if name == own_marker:
-                last_marker = value
-            elif is_of(name, record_type, family.window_s, open_.segment):
-                latest[name] = value
-    if last_marker is None:
-        return latest, None
-    return latest, codec.upserts([last_marker], family.topic)["marker_offset"][0]
+        own = [
+            value is not None and key is not None and key.startswith(head) and (key.endswith(tail) or key == marker)
+            for key, value in zip(batch.keys, batch.values, strict=True)
+        ]
+        latest.update(zip(compress(batch.keys, own), compress(batch.values, own), strict=True))  # type: ignore[arg-type]
+    last_marker = latest.pop(marker, None)
+    marked = None if last_marker is None else codec.upserts([last_marker], family.topic)["marker_offset"][0]
+    return list(latest.values()), marked
+
+
+def _included(portions: Sequence[pl.DataFrame], family: Family) -> pl.DataFrame:
+    """Per window, the last source offset that its upsert holds."""
+    return pl.concat(portions).group_by(family.windows()).agg(pl.col("touched").max().alias("included_to"))
 
 
 def _with_missing(
@@ -170,4 +228,5 @@ def _with_missing(
             pl.col("included_to").is_null() | (pl.col("touched") > pl.col("included_to"))
         )
     partial = merged([missing], family, record_type)
-    return replace(open_, levels=open_.levels.add(partial, family, record_type))
+    found = entries(missing, family, record_type)
+    return replace(open_, levels=open_.levels.add(partial, family, record_type, found))

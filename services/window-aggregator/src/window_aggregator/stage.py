@@ -17,10 +17,14 @@ from window_aggregator.codec import Codec
 from window_aggregator.domain.families import Family
 from window_aggregator.domain.levels import Wanted, changed, changed_before
 from window_aggregator.domain.measures import narrow, partials
+from window_aggregator.domain.pace import Paces
 from window_aggregator.domain.rhythm import REALTIME_WINDOW_MS, Flush, Rhythm
+from window_aggregator.domain.sketches import Sketch
 from window_aggregator.domain.upserts import Place, markers, upserts
 from window_aggregator.errors import LogCut, NotDense, PositionForeign
 from window_aggregator.recovery import Log, require_nothing_written, restored_families
+from window_aggregator.snapshot_cache import NoSnapshots, SnapshotCache
+from window_aggregator.snapshots import SnapshotRhythm, Snapshots
 from window_aggregator.state import FamilyState, State, from_metadata, to_metadata
 
 FOLD_ROWS = 20_000
@@ -32,18 +36,23 @@ ENCODE_ROWS = 10_000
 MAX_DIRTY = 100_000
 """Changed windows of one family and partition that may gather before they are emitted whatever the rhythm says: they
 bound what one transaction, which must end within seconds, and memory hold. Fewer would be emitted again and again: with
-an eighth of it a bulk load wrote nearly two upserts per record, and everything behind them went a third slower."""
+an eighth of it a bulk load wrote nearly two upserts per record, and everything behind them went a third slower.
+Of subscriber-days, whose segments are four times as large, four times as many: of a million subscribers every flush of
+fewer would be nearly an upsert per record."""
+
 
 @dataclass(slots=True)
 class _Budget:
-    """Rows that one call may emit. Whoever asks while some are left gets what it wants."""
+    """Rows that one call may emit. Who asks first gets what it wants, the others what is left, all or nothing."""
 
     left: int
+    untouched: bool = True
 
     def take(self, rows: int) -> bool:
-        if self.left <= 0:
+        if rows > self.left and not self.untouched:
             return False
         self.left -= rows
+        self.untouched = False
         return True
 
 
@@ -66,9 +75,15 @@ class Aggregator:
         log: Log,
         fold_rows: int = FOLD_ROWS,
         max_dirty: int = MAX_DIRTY,
+        snapshots: SnapshotCache | None = None,
+        snapshot_rhythm: SnapshotRhythm | None = None,
     ) -> None:
         self._families = families
-        self._rhythm = rhythm
+        self._set_rhythm = self._rhythm = rhythm
+        self._paces = Paces()
+        self._taken: dict[str, int] = {}
+        self._unbidden: dict[str, int] = {}
+        self._relieved = False
         self._zone = zone
         self._codec = codec
         self._log = log
@@ -84,10 +99,18 @@ class Aggregator:
         widths = ", ".join(str(bits) for bits in sorted({family.bits for family in families.values()}))
         recent_h = MINUTE_WINDOWS_MAX_AGE_MS / 3_600_000
         self._rules = f"time zone {zone.key}, segments of {widths} bits, minutes for {recent_h:g} h"
+        self._snapshots = Snapshots(
+            snapshots or NoSnapshots(), log, families, self._rules, snapshot_rhythm or SnapshotRhythm()
+        )
 
     @property
     def topics(self) -> Sequence[str]:
         return list(self._types)
+
+    @property
+    def paces(self) -> Paces:
+        """How far the beats are stretched now."""
+        return self._paces
 
     # -- recovery ---------------------------------------------------------------------------------------------------
 
@@ -110,16 +133,19 @@ class Aggregator:
         state = from_metadata(committed.metadata, committed.offset, self._rules, str(source))
         if state.next_src is None:
             return state
-        families = restored_families(
-            source, self._types[source.topic], state, start, self._families, self._codec, self._log
-        )
+        record_type = self._types[source.topic]
+        families = self._snapshots.restored(source, record_type, state, start, self._codec)
+        metrics.RESTORES.labels(base="log" if families is None else "snapshot").inc()
+        if families is None:
+            families = restored_families(source, record_type, state, start, self._families, self._codec, self._log)
         return replace(state, families=families)
 
     def metadata(self, source: Source, state: State) -> str:
+        self._snapshots.saw(source, self._types[source.topic], state)
         return to_metadata(state, self._rules)
 
     def revoked(self, source: Source) -> None:
-        """Nothing is kept outside the state."""
+        self._snapshots.gone(source, self._types[source.topic])
 
     # -- records ----------------------------------------------------------------------------------------------------
 
@@ -131,7 +157,7 @@ class Aggregator:
         decoded = self._codec.enriched(batch.values, record_type, _range(batch))
         src = decoded["src_offset"].to_numpy()
         check_dense(batch, decoded, state.next_src)
-        rows = narrow(decoded, record_type)
+        rows = narrow(decoded, record_type, batch.timestamps_ms)
         first, last = int(src[0]), int(src[-1])
         emissions: list[_Emission] = []
         for _, begin, end in cuts(first, last, self._bits):
@@ -153,7 +179,10 @@ class Aggregator:
             state = self._fold(record_type, {batch.source: state})[batch.source]
         full, state = self._relieve(batch.source, record_type, state)
         emissions += full
+        for family, rows_of_it in _rows_of(emissions).items():
+            self._unbidden[family] = self._unbidden.get(family, 0) + rows_of_it
         metrics.RECORDS.labels(type=record_type).inc(len(batch))
+        self._taken[record_type] = self._taken.get(record_type, 0) + len(batch)
         return self._outputs(emissions), state
 
     def _opened(self, record_type: str, src_offset: int, position: int) -> dict[str, FamilyState]:
@@ -170,9 +199,10 @@ class Aggregator:
         for source, state in states.items():
             families = dict(state.families)
             for name, partial in found.items():
-                own = partial if len(states) == 1 else partial.filter(pl.col("partition") == source.partition)
+                own = partial if len(states) == 1 else partial.of_partition(source.partition)
                 open_ = families[name]
-                families[name] = replace(open_, levels=open_.levels.add(own, self._families[name], record_type))
+                levels = open_.levels.add(own.rows, self._families[name], record_type, own.entries)
+                families[name] = replace(open_, levels=levels)
             folded[source] = replace(state, families=families, pending=())
         return folded
 
@@ -192,21 +222,27 @@ class Aggregator:
         return emissions, state
 
     def _relieve(self, source: Source, record_type: str, state: State) -> tuple[list[_Emission], State]:
-        """Emit early what has gathered more changed windows than one flush should hold."""
+        """Emit early what has gathered more changed windows than one flush should hold.
+
+        One partition at a time, between two looks at the clock: all of them in one round would be too much for one
+        transaction. What is twice too full does not wait.
+        """
+        over = 2 if self._relieved else 1
         counted = {
             name: replace(
                 open_,
-                levels=open_.levels.counted(open_.cursor.all_to, self._max_dirty, self._families[name], record_type),
+                levels=open_.levels.counted(open_.cursor.all_to, self._full(name), self._families[name], record_type),
             )
             for name, open_ in state.families.items()
-            if self._is_full(open_)
+            if self._is_full(name, open_, over)
         }
         if not counted:
             return [], state
         state = replace(state, families={**state.families, **counted})
-        full = [name for name, open_ in counted.items() if self._is_full(open_)]
+        full = [name for name, open_ in counted.items() if self._is_full(name, open_, over)]
         if not full:
             return [], state
+        self._relieved = True
         # a flush says up to where it is complete
         state = self._fold(record_type, {source: state})[source]
         emissions: list[_Emission] = []
@@ -216,8 +252,12 @@ class Aggregator:
             state = flushed[source]
         return emissions, state
 
-    def _is_full(self, open_: FamilyState) -> bool:
-        return open_.levels.gathered > self._max_dirty
+    def _is_full(self, name: str, open_: FamilyState, over: int) -> bool:
+        return open_.levels.gathered > self._full(name) * over
+
+    def _full(self, name: str) -> int:
+        # as many for each record of a segment: of many subscribers nearly every record changes a day of its own
+        return self._max_dirty << (self._families[name].bits - self._bits)
 
     # -- the clock --------------------------------------------------------------------------------------------------
 
@@ -236,11 +276,22 @@ class Aggregator:
             emissions += found
             changed |= {source: state for source, state in after.items() if state is not states[source]}
             metrics.OPEN_WINDOWS.labels(type=record_type).set(sum(state.windows() for state in after.values()))
+        self._keep_pace(now_ms, emissions)
+        self._relieved = False
         if not emissions:
             return (), changed
         outputs = self._outputs(emissions)
         metrics.FLUSH_SECONDS.observe(perf_counter() - started)
         return outputs, changed
+
+    def _keep_pace(self, now_ms: int, emissions: Sequence[_Emission]) -> None:
+        before = self._paces.stretch()
+        self._paces = self._paces.counted(now_ms, self._taken, _rows_of(emissions), self._unbidden)
+        self._taken, self._unbidden = {}, {}
+        if (by := self._paces.stretch()) != before:
+            self._rhythm = self._set_rhythm.stretched(by)
+            for family, stretch in by.items():
+                metrics.STRETCH.labels(family=family).set(stretch)
 
     def _flushed(
         self, record_type: str, states: dict[Source, State], now_ms: int, budget: _Budget
@@ -296,6 +347,7 @@ class Aggregator:
         """
         wanted: list[Wanted] = []
         places: dict[int, Place] = {}
+        sketches: dict[int, Sketch] = {}
         complete: dict[int, Place] = {}
         after: dict[Source, State] = {}
         window_ms = family.window_s * 1_000
@@ -303,6 +355,8 @@ class Aggregator:
         for source, flush in flushes.items():
             state = states[source]
             open_ = state.families[family.name]
+            open_ = replace(open_, levels=open_.levels.settled())
+            sketches[source.partition] = open_.levels.sketch
             cursor = open_.cursor
             place = Place(open_.segment, _known(state.next_src) - 1, state.position)
             if flush is Flush.RECENT:
@@ -327,7 +381,8 @@ class Aggregator:
         emissions = []
         wanted = [part for part in wanted if part.levels.frames]
         if wanted and (rows := changed(wanted, family, record_type)).height:
-            emissions.append(_Emission(family.topic, upserts(rows, family, record_type, places, self._zone)))
+            found = upserts(rows, family, record_type, places, self._zone, sketches)
+            emissions.append(_Emission(family.topic, found))
         if complete:
             emissions.append(_Emission(family.topic, markers(family, record_type, complete)))
         return emissions, after
@@ -353,6 +408,15 @@ class Aggregator:
                 outputs.append(Output(self._agg_topics[family], partition, messages[begin : begin + count]))
                 begin += count
         return outputs
+
+
+def _rows_of(emissions: Sequence[_Emission]) -> dict[str, int]:
+    """Upserts by family, without markers."""
+    found: dict[str, int] = {}
+    for emission in emissions:
+        upserts_of_it = emission.upserts["marker_offset"].null_count()
+        found[emission.family] = found.get(emission.family, 0) + upserts_of_it
+    return found
 
 
 def check_dense(batch: Batch, decoded: pl.DataFrame, expected: int | None) -> None:

@@ -7,12 +7,13 @@ together they are about as long. Sums are held packed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import polars as pl
 
 from window_aggregator.domain.families import Family
 from window_aggregator.domain.measures import is_packed, merged, packed
+from window_aggregator.domain.sketches import Entries, Sketch
 
 MAX_FRAMES = 16
 
@@ -25,9 +26,10 @@ class Levels:
     frames: tuple[pl.DataFrame, ...] = ()
     touched: int = -1
     gathered: int = 0
+    sketch: Sketch = field(default_factory=Sketch)
 
-    def add(self, partial: pl.DataFrame, family: Family, record_type: str) -> Levels:
-        """With one more partial."""
+    def add(self, partial: pl.DataFrame, family: Family, record_type: str, entries: Entries | None = None) -> Levels:
+        """With one more partial, and what its records add to sketches."""
         if partial.is_empty():
             return self
         touched = max(self.touched, _touched(partial))
@@ -39,7 +41,8 @@ class Levels:
                 rows += frames[first].height
             if first < len(frames) - 1:
                 frames = (*frames[:first], _merged(frames[first:], family, record_type))
-        return Levels(frames, touched, self.gathered + partial.height)
+        sketch = self.sketch if entries is None else self.sketch.add(entries)
+        return Levels(frames, touched, self.gathered + partial.height, sketch)
 
     def rows(self) -> int:
         """Rows held: the windows, and those of them that are not merged yet once more."""
@@ -60,6 +63,18 @@ class Levels:
             frames = (*frames[:first], _merged(frames[first:], family, record_type))
         found = replace(self, frames=frames)
         return replace(found, gathered=found.dirty(after))
+
+    def settled(self) -> Levels:
+        """The same, ready to be emitted: its sketch merged once, for this flush and the next."""
+        return replace(self, sketch=self.sketch.settled())
+
+    def sketch_rows(self) -> tuple[pl.DataFrame, ...]:
+        """The sketch as ``Sketch.of_rows`` reads it, in this process or another."""
+        if not self.sketch.runs:
+            return ()
+        group = self.frames[0].columns[2]
+        labels = pl.concat([frame[group].unique() for frame in self.frames]).unique()
+        return (self.sketch.rows(labels),)
 
     def emitted(self) -> Levels:
         """After every changed window was."""
@@ -88,6 +103,12 @@ class Wanted:
     after: int
     from_window: int | None = None
 
+    def everything(self) -> bool:
+        """Whether it is all that is held, as it is at the end of a segment that filled fast."""
+        if self.from_window is not None:
+            return False
+        return all(int(frame["touched"].min()) > self.after for frame in self.levels.frames)  # type: ignore[arg-type]
+
     def windows(self, family: Family) -> pl.DataFrame:
         """The keys of rows that say so; other rows of these windows may not."""
         wanted = pl.col("touched") > self.after
@@ -102,6 +123,8 @@ def changed(wanted: Sequence[Wanted], family: Family, record_type: str) -> pl.Da
     """The full state of the wanted windows. ``wanted`` has some rows at least."""
     windows = family.windows()
     frames = [frame for part in wanted for frame in part.levels.frames]
+    if all(part.everything() for part in wanted):
+        return merged(_few(frames), family, record_type)
     found = pl.concat([part.windows(family) for part in wanted], how="vertical")
     if found.is_empty():
         return frames[0].clear()

@@ -9,27 +9,33 @@ instead of a view into the decoded batch, which a single row would keep whole.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
-from telestream_domain import MINUTE_WINDOWS_MAX_AGE_MS
+from telestream_domain import LATENESS_MS, MINUTE_WINDOWS_MAX_AGE_MS
+from window_aggregator.domain.days import day_start
 from window_aggregator.domain.families import (
     CALLS,
     CHARGE,
     COUNT_OF_EVENT_TYPE,
     COUNT_OF_RECORD_TYPE,
     COUNTS,
-    HOUR_S,
+    ENDED,
     MINUTE_S,
     QUARTER_S,
     SCALED,
     STATUSES,
+    SUCCESS_OF,
     Family,
 )
+from window_aggregator.domain.quality import LABEL, charged_currency, judged
+from window_aggregator.domain.sketches import Entries, entries, marks
 
-LAST_FIELD = {"cdr": "holding_ms", "network": "packet_loss_ratio"}
-"""The enriched value is decoded up to here. ``holding_ms`` is cold, but the seven fields before it cost 3 % of the
-prefix."""
+LAST_FIELD = {"cdr": "segments", "network": "packet_loss_ratio"}
+"""The enriched value is decoded up to here. ``segments`` is nearly the last: fields that are null cost little."""
 
 _HEAD = ("src_offset", "appended_at", "verdict", "sign", "rule", "region_id")
 _FIELDS: dict[str, tuple[str, ...]] = {
@@ -50,8 +56,12 @@ _FIELDS: dict[str, tuple[str, ...]] = {
         CHARGE,
         "currency",
         "direction",
+        "is_partial",
         "source",
         "holding_ms",
+        "pdd_ms",
+        "last_cell_id",
+        "segments",
     ),
     "network": (
         *_HEAD,
@@ -63,28 +73,34 @@ _FIELDS: dict[str, tuple[str, ...]] = {
         *(field for field, _ in SCALED.values()),
     ),
 }
-_EVENT_TIME = {"cdr": "started_at", "network": "occurred_at"}
 MINUTE_MS = MINUTE_S * 1_000
 QUARTER_MS = QUARTER_S * 1_000
-HOUR_MS = HOUR_S * 1_000
 
-LABEL = pl.Categorical()
-_LABELS = ("verdict", "rule", "region_id", "plan_id", "roaming", "cell_id", "currency", "direction", "source")
+_LABELS = frozenset(
+    ("verdict", "rule", "region_id", "plan_id", "roaming", "cell_id", "last_cell_id", "currency", "direction", "source")
+)
 _PACKED_FROM_ROWS = 2_000
 
 _sign = pl.col("sign")
 _one = pl.col("sign").cast(pl.Int32)
-_counts = (_sign > 0) | (pl.col("verdict") == "STORED")
-"""A reversal without effect takes nothing back."""
-_is_call = pl.col("record_type").is_in(CALLS)
+_is_call = pl.col("is_call")
+_is_data = pl.col("is_data")
+_bytes = pl.col("bytes_up").fill_null(0) + pl.col("bytes_down").fill_null(0)
 
 
-def narrow(decoded: pl.DataFrame, record_type: str) -> pl.DataFrame:
-    """Only the columns that are counted, instants as epoch milliseconds, in input order."""
+def narrow(decoded: pl.DataFrame, record_type: str, judged_ms: npt.NDArray[np.int64]) -> pl.DataFrame:
+    """Only the columns that are counted, instants as epoch milliseconds, in input order.
+
+    ``judged_ms``: when each record was appended to the judged ones. ``came_at`` is when it came: a reversal bears the
+    arrival of what it takes back, so the time of its judgement must do (a processing time: a replay has another).
+    """
     return decoded.select(
         *(_narrowed(field) for field in _FIELDS[record_type]),
+        "warnings",
         partition=pl.col("src_partition").cast(pl.Int32),
-        warned=pl.col("warnings").list.len() > 0,
+        came_at=pl.when(_sign < 0)
+        .then(pl.max_horizontal(pl.col("appended_at").cast(pl.Int64), pl.Series(judged_ms)))
+        .otherwise(pl.col("appended_at").cast(pl.Int64)),
     )
 
 
@@ -99,52 +115,111 @@ def group_type(group: str) -> pl.DataType:
     return LABEL if group in _LABELS else pl.String()
 
 
-def partials(rows: pl.DataFrame, record_type: str, families: Sequence[Family]) -> Mapping[str, pl.DataFrame]:
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """``entries``: of the family's sketches, None where it has none."""
+
+    rows: pl.DataFrame
+    entries: Entries | None
+
+    def of_partition(self, partition: int) -> Partial:
+        """What one partition has of it."""
+        own = None if self.entries is None else self.entries.of_partition(partition)
+        return Partial(self.rows.filter(pl.col("partition") == partition), own)
+
+
+def partials(rows: pl.DataFrame, record_type: str, families: Sequence[Family]) -> Mapping[str, Partial]:
     """One partial per family of the type, over rows of one segment of each partition.
 
     Records that are not STORED count in quality alone.
     """
     stored = _stored(rows, record_type)
-    return {
-        family.name: merged([_of_family(stored, rows, record_type, family)], family, record_type)
-        for family in families
-        if record_type in family.types
-    }
+    found, shared = {}, {}
+    for family in families:
+        if record_type in family.types:
+            kind = (family.window_s, family.recent_only)
+            if kind not in shared:
+                shared[kind] = _in_windows(stored, rows, record_type, family)
+            own = _of_family(shared[kind], record_type, family)
+            found[family.name] = Partial(merged([own], family, record_type), entries(own, family, record_type))
+    return found
 
 
 def measured(rows: pl.DataFrame, record_type: str, family: Family) -> pl.DataFrame:
-    """One row per record that counts in the family: its keys, ``touched`` (its source offset) and what it adds."""
-    return _of_family(_stored(rows, record_type), rows, record_type, family)
+    """What each record that counts in the family adds: the family's keys, ``touched`` (its source offset), the sums,
+    and ``mark`` for its sketches. A record that counts in two windows has two rows."""
+    return _of_family(_in_windows(_stored(rows, record_type), rows, record_type, family), record_type, family)
 
 
-def _of_family(stored: pl.DataFrame, rows: pl.DataFrame, record_type: str, family: Family) -> pl.DataFrame:
+def _in_windows(stored: pl.DataFrame, rows: pl.DataFrame, record_type: str, family: Family) -> pl.DataFrame:
+    """What is the same for all families with these windows."""
     if family.topic == "quality":
-        return _judged(rows, record_type)
-    if family.recent_only:
-        return stored.filter("recent")
+        return judged(rows, record_type)
     if family.topic == "subscriber_day":
         # an interconnect record has no subscriber: its subscriber_id is its own uid
-        return stored.filter(pl.col("subscriber_kind") != "NONE").with_columns(
+        own = stored.filter(pl.col("subscriber_kind") != "NONE").with_columns(
             window=pl.col("local_date").cast(pl.Int32).cast(pl.Int64), currency=pl.col("own_currency")
         )
-    return stored.with_columns(window=pl.col("window") // QUARTER_MS * QUARTER_MS)
+    elif family.recent_only:
+        own = stored.filter("recent")
+    else:
+        own = stored.with_columns(window=pl.col("window") // QUARTER_MS * QUARTER_MS)
+    late = pl.col("appended_at") > _end(own, family) + LATENESS_MS
+    return own.with_columns(
+        late_records=late.cast(pl.Int32),
+        late_at=pl.when(late | (pl.col("reversals") > 0)).then("came_at"),
+    )
+
+
+def _of_family(own: pl.DataFrame, record_type: str, family: Family) -> pl.DataFrame:
+    return _ended_on_last_cell(own, family) if family.topic == "cell" and record_type == "cdr" else own
+
+
+def _end(own: pl.DataFrame, family: Family) -> pl.Expr:
+    """Where each row's window ends, in epoch ms."""
+    if family.zone is None:
+        return pl.col("window") + family.window_s * 1_000
+    ends = {day: day_start(day + 1, family.zone) for day in own["window"].unique().to_list()}
+    return pl.col("window").replace_strict(ends, return_dtype=pl.Int64)
+
+
+def _ended_on_last_cell(own: pl.DataFrame, family: Family) -> pl.DataFrame:
+    """The same with the end of a call that moved in the window of the cell where it ended, and all else where it was.
+
+    That window changes when the record comes, so it keeps its ``late_at``; the record itself is counted once.
+    """
+    moved = ((pl.col("ended_answered") != 0) & (pl.col("last_cell_id") != pl.col("cell_id"))).fill_null(False)
+    ends = own.filter(moved)
+    if ends.is_empty():
+        return own
+    zeros = [pl.lit(0, own.schema[name]).alias(name) for name in family.sums("cdr") if name not in ENDED]
+    ends = ends.with_columns(
+        *zeros,
+        cell_id=pl.col("last_cell_id"),
+        currency=pl.lit(None, LABEL),
+        mark=pl.lit(None, own.schema["mark"]),
+    )
+    return pl.concat([own.with_columns(pl.when(~moved).then(name).otherwise(0) for name in ENDED), ends])
 
 
 def merged(frames: Sequence[pl.DataFrame], family: Family, record_type: str) -> pl.DataFrame:
-    """Rows with equal keys become one: sums added, the latest ``touched`` and ``event_end`` kept.
+    """Rows with equal keys become one: sums added, of ``touched``, ``event_end`` and ``late_at`` the latest kept.
 
     Sums may come packed; they leave unpacked.
     """
-    keys = family.keys()
-    latest = ("touched", "event_end") if family.event_end else ("touched",)
+    keys, latest = family.keys(), family.latest()
     sums = family.sums(record_type)
     narrowed = [frame.select(*keys, *latest, *sums) for frame in frames]
     rows = pl.concat(narrowed, how="vertical_relaxed") if len(narrowed) > 1 else narrowed[0]
-    return rows.group_by(keys).agg(*(pl.col(name).max() for name in latest), *(_unpacked(name).sum() for name in sums))
+    schema = rows.schema
+    added = [_unpacked(name, schema[name]).sum() for name in sums]
+    return rows.group_by(keys).agg(*(pl.col(name).max() for name in latest), *added)
 
 
-def _unpacked(name: str) -> pl.Expr:
-    return pl.col(name).cast(pl.Int32 if name in COUNTS else pl.Int64)
+def _unpacked(name: str, held: pl.DataType) -> pl.Expr:
+    wide = pl.Int32 if name in COUNTS else pl.Int64
+    # a cast costs as much as the sum, also one to the same
+    return pl.col(name) if held == wide else pl.col(name).cast(wide)
 
 
 def packed(frame: pl.DataFrame, family: Family, record_type: str) -> pl.DataFrame:
@@ -164,7 +239,19 @@ def is_packed(frame: pl.DataFrame) -> bool:
 
 def _stored(rows: pl.DataFrame, record_type: str) -> pl.DataFrame:
     """Per STORED record, the keys of all families and what it adds, negated for a reversal."""
-    return rows.filter(pl.col("verdict") == "STORED").select(*(_cdr() if record_type == "cdr" else _network()))
+    stored = rows["verdict"] == "STORED"
+    found = rows if stored.all() else rows.filter(stored)
+    if record_type == "network":
+        return found.select(*_network())
+    # each is needed often; compared once
+    flags = found.with_columns(
+        is_call=pl.col("record_type").is_in(CALLS),
+        is_data=pl.col("record_type") == "DATA",
+        is_sms=pl.col("record_type") == "SMS",
+    )
+    return flags.select(*_cdr()).with_columns(
+        ended_answered=pl.col("completed") + pl.col("dropped"), ended_dropped=pl.col("dropped")
+    )
 
 
 def _common(event_time: str) -> list[pl.Expr]:
@@ -175,6 +262,9 @@ def _common(event_time: str) -> list[pl.Expr]:
         pl.col("cell_id").fill_null(""),
         pl.col("region_id").fill_null(""),
         pl.col("src_offset").alias("touched"),
+        pl.col("appended_at"),
+        pl.col("came_at"),
+        (_sign < 0).cast(pl.Int32).alias("reversals"),
     ]
 
 
@@ -185,22 +275,25 @@ def _cdr() -> list[pl.Expr]:
         pl.col("plan_id").fill_null(""),
         *(pl.col(name) for name in ("subscriber_id", "subscriber_kind", "local_date", "roaming")),
         pl.col("direction").fill_null(""),
-        _charged_currency(),
+        charged_currency(),
         pl.col("currency").fill_null("").alias("own_currency"),
         pl.min_horizontal(end, "appended_at").alias("event_end"),
         _one.alias("records"),
         *((_one * (pl.col("record_type") == code)).alias(name) for code, name in COUNT_OF_RECORD_TYPE.items()),
         (_one * _is_call).alias("attempts"),
         *((_one * (_is_call & (pl.col("status") == status))).alias(status.lower()) for status in STATUSES),
+        pl.col("last_cell_id"),
+        (_sign * _is_call * pl.col("pdd_ms").fill_null(0)).alias("pdd_ms"),
+        (_one * (_is_call & pl.col("pdd_ms").is_not_null())).alias("pdd_ms_count"),
+        (_one * (_is_data & ~pl.col("is_partial"))).alias("sessions"),
+        (_sign * _is_data * pl.col("duration_ms").fill_null(0)).alias("data_duration_ms"),
+        (_sign * (_is_data & (pl.col("duration_ms") > 0).fill_null(False)) * _bytes).alias("data_bytes"),
+        (_sign * pl.col("is_sms") * pl.col("segments").fill_null(1)).alias("sms_segments"),
+        marks((_sign > 0) & (pl.col("subscriber_kind") != "NONE")).alias("mark"),
         (_sign * _is_call * pl.col("duration_ms").fill_null(0)).alias("duration_ms"),
         (_sign * _is_call * pl.coalesce("holding_ms", "duration_ms", pl.lit(0))).alias("holding_ms"),
         *((_sign * pl.col(name).fill_null(0)).alias(name) for name in ("bytes_up", "bytes_down", CHARGE)),
     ]
-
-
-def _charged_currency() -> pl.Expr:
-    """Null without a charge, so that a currency is listed in a window exactly if something was charged in it."""
-    return pl.when(pl.col(CHARGE).is_not_null()).then(pl.col("currency").fill_null("")).alias("currency")
 
 
 def _network() -> list[pl.Expr]:
@@ -219,41 +312,16 @@ def _network() -> list[pl.Expr]:
         (_one * pl.col("success").fill_null(False)).alias("successes"),
         *((_sign * value.fill_null(0)).alias(measure) for measure, value in scaled.items()),
         *((_one * value.is_not_null()).alias(f"{measure}_count") for measure, value in scaled.items()),
+        *(
+            (_one * (_is_event(code) & pl.col("success").is_not_null())).alias(f"{name}_known")
+            for code, name in SUCCESS_OF.items()
+        ),
+        *(
+            (_one * (_is_event(code) & pl.col("success").fill_null(False))).alias(f"{name}_successes")
+            for code, name in SUCCESS_OF.items()
+        ),
     ]
 
 
-def _judged(rows: pl.DataFrame, record_type: str) -> pl.DataFrame:
-    """Per record of any verdict, the keys of quality and what it adds."""
-    event_time = pl.col(_EVENT_TIME[record_type])
-    effect = pl.when(_counts).then(_sign).otherwise(0)
-    # an undecodable record carries an empty one, whose time means nothing
-    waited = (
-        pl.when(pl.col("rule").fill_null("") != "undecodable")
-        .then((pl.col("appended_at") - event_time).clip(lower_bound=0))
-        .otherwise(0)
-    )
-    if record_type == "cdr":
-        business = [
-            pl.when(_counts).then(_charged_currency()).alias("currency"),
-            (effect * pl.col("duration_ms").fill_null(0)).alias("duration_ms"),
-            (effect * (pl.col("bytes_up").fill_null(0) + pl.col("bytes_down").fill_null(0))).alias("bytes"),
-            (effect * pl.col(CHARGE).fill_null(0)).alias(CHARGE),
-        ]
-    else:
-        business = [
-            pl.lit(None, LABEL).alias("currency"),
-            *(pl.lit(0, pl.Int64).alias(name) for name in ("duration_ms", "bytes", CHARGE)),
-        ]
-    return rows.select(
-        "partition",
-        (pl.col("appended_at") // HOUR_MS * HOUR_MS).alias("window"),
-        "source",
-        "verdict",
-        pl.col("rule").fill_null(""),
-        pl.col("src_offset").alias("touched"),
-        (_sign > 0).cast(pl.Int32).alias("records"),
-        (_sign < 0).cast(pl.Int32).alias("reversals"),
-        (effect.cast(pl.Int32) * pl.col("warned")).alias("warned"),
-        (effect * waited).alias("latency_ms"),
-        *business,
-    )
+def _is_event(code: str) -> pl.Expr:
+    return pl.col("event_type") == code

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from window_aggregator.domain.families import DAY_S, HOUR_S, MINUTE_S, QUARTER_S
@@ -29,6 +29,11 @@ class Beat:
     recent_ms: int
     all_ms: int
 
+    def times(self, stretch: float, whole: bool) -> Beat:
+        """Longer; ``whole``: that of all windows too."""
+        recent_ms, all_ms = round(self.recent_ms * stretch), round(self.all_ms * stretch) if whole else self.all_ms
+        return Beat(recent_ms, max(recent_ms, all_ms))
+
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
@@ -50,6 +55,16 @@ class Rhythm:
 
     beats: Mapping[tuple[str, int], Beat]
     idle_ms: int
+
+    def stretched(self, by: Mapping[str, float]) -> Rhythm:
+        """With the beats of some families that much longer; of regions and plans those of one-minute windows only."""
+        beats = {
+            (family, size_s): beat.times(by.get(family, 1.0), whole=family not in ("region", "plan"))
+            if size_s != QUARTER_S or family == "cell"
+            else beat
+            for (family, size_s), beat in self.beats.items()
+        }
+        return replace(self, beats=beats)
 
     def due(self, family: str, size_s: int, cursor: Cursor, touched: int, idle_since_ms: int, now_ms: int) -> Flush:
         """What to emit now, for state that was last touched by source offset ``touched``."""
