@@ -3,7 +3,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -16,7 +16,6 @@ from telestream_warehouse import (
     activate,
     active_generations,
     dead_letters,
-    usage_per_day,
     window_kpis,
 )
 
@@ -222,28 +221,6 @@ def test_versions_of_a_customer_follow_one_another_and_the_later_offset_wins(
     assert current == [{"customer_id": "C4", "valid_to": "2299-12-31T00:00:00.000Z"}]
 
 
-def test_usage_belongs_to_who_held_the_identifier_on_that_day(warehouse: ClickHouse, insert: Insert) -> None:
-    days = [DAY + timedelta(days=number) for number in range(4)]
-    insert("agg_subscriber_day_all", [subscriber_day("s1", day, 10 + number) for number, day in enumerate(days)])
-    insert("agg_subscriber_day_all", [subscriber_day("s2", days[1], 5, plan_id="P2", currency="GBP")])
-    noon = timedelta(hours=12)
-    insert("reference_customer", [customer("s1", days[0] + noon, 1, "C1"), customer("s1", days[2] + noon, 2, None)])
-    insert("reference_customer", [customer("s1", days[3], 3, "C9"), customer("s2", days[0], 4, "C1")])
-    usage = warehouse.rows(usage_per_day("C1", date(2026, 3, 1), date(2026, 4, 1)))
-    assert [(row["local_date"], row["records"], row["charge_micros"]) for row in usage] == [
-        ("2026-03-01", 10, {"EUR": 100}),
-        ("2026-03-02", 16, {"EUR": 110, "GBP": 50}),
-        ("2026-03-03", 12, {"EUR": 120}),
-    ]
-    assert warehouse.rows(usage_per_day("C1", date(2026, 3, 1), date(2026, 4, 1), generation=1)) == usage
-    by_plan = warehouse.rows(usage_per_day("C1", date(2026, 3, 2), date(2026, 3, 3), group_by=["plan_id"]))
-    assert [(row["plan_id"], row["records"]) for row in by_plan] == [("P1", 11), ("P2", 5)]
-    view = warehouse.rows(
-        Query("SELECT customer_id, sum(records) AS n FROM fact_customer_usage_daily GROUP BY 1 ORDER BY 1")
-    )
-    assert view == [{"customer_id": "C1", "n": 38}, {"customer_id": "C9", "n": 13}]
-
-
 def test_dead_letters_come_page_by_page_newest_first_with_their_bytes(warehouse: ClickHouse, insert: Insert) -> None:
     letters = [
         {
@@ -284,9 +261,7 @@ def granules_read(warehouse: ClickHouse, condition: str, step: str) -> tuple[int
     return int(found[1]), int(found[2])
 
 
-def test_facts_of_a_subscriber_are_found_by_key_and_of_a_cell_by_index(
-    warehouse: ClickHouse, insert: Insert, fact: Row
-) -> None:
+def test_facts_of_a_subscriber_are_found_by_key(warehouse: ClickHouse, insert: Insert, fact: Row) -> None:
     insert(
         "fact_cdr_all",
         [
@@ -296,6 +271,3 @@ def test_facts_of_a_subscriber_are_found_by_key_and_of_a_cell_by_index(
     )
     left, all_granules = granules_read(warehouse, "subscriber_id = 's00300'", "PrimaryKey")
     assert left <= 2 < 7 <= all_granules
-    left, all_granules = granules_read(warehouse, "cell_id = 'c30'", "Skip")
-    assert left <= 2 < 7 <= all_granules
-    assert warehouse.rows(Query("SELECT count() AS n FROM fact_cdr WHERE cell_id = 'c30'")) == [{"n": 1000}]

@@ -90,7 +90,7 @@ def test_a_key_is_asked_for_before_anything_is_parsed_or_found(world: Any) -> No
         ("/v1/reconciliation", {"by": "day"}, "by"),
         ("/v1/dead-letters", {"limit": "0"}, "limit"),
         ("/v1/dead-letters", {"cursor": "WzEsMl0"}, "cursor"),
-        ("/v1/customers/C1/usage", {"group_by": "subscriber_id"}, "group_by"),
+        ("/v1/customers/C1/usage", {"group_by": "cell_id"}, "group_by"),
     ],
 )
 def test_a_bad_parameter_is_422_and_named(world: Any, path: str, params: dict[str, str], field: str) -> None:
@@ -123,6 +123,8 @@ def test_examples_have_the_shape_that_the_document_promises(world: Any) -> None:
 
     for model, example in (
         (models.Answer[models.Realtime], examples.REALTIME),
+        (models.Answer[models.Timeseries], examples.TIMESERIES),
+        (models.Answer[models.CellKpis], examples.CELL),
         (models.Answer[models.NetworkPerformance], examples.NETWORK),
         (models.Answer[models.Usage], examples.USAGE),
         (models.Answer[models.Customer], examples.LOOKUP),

@@ -10,13 +10,14 @@ from urllib.parse import quote
 
 import pytest
 
-from query_api.domain.measures import CDR_MEASURES, NETWORK_MEASURES
+from query_api.domain.measures import CDR_MEASURES, NETWORK_MEASURES, USAGE_MEASURES
 from telestream_warehouse import activate
 
 pytestmark = pytest.mark.stack
 DAY = datetime(2026, 8, 31, 22, tzinfo=UTC)  # midnight in Paris
 SUBSCRIBER = "k1.AAAAAAAAAAAAAAAAAAAAAA"
 GROUPS = {"cell": "cell_id", "region": "region_id", "plan": "plan_id"}
+OTHER_FIELDS = {"late_records": 0, "reversals": 0, "late_at": None, "subscriber_registers": [], "subscriber_ranks": []}
 
 
 def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
@@ -40,6 +41,7 @@ def upsert(family: str, group: str, window_start: datetime, **more: Any) -> dict
         "freshest_event_end_at": window_start + timedelta(seconds=20),
         **dict.fromkeys(CDR_MEASURES.all, 0),
         **(dict.fromkeys(NETWORK_MEASURES.all, 0) if family != "plan" else {}),
+        **OTHER_FIELDS,
         "charge_currencies": [],
         "charge_micros": [],
         **more,
@@ -75,9 +77,10 @@ def test_the_tail_shows_the_latest_state_summed_over_partitions_and_segments(wor
     rows = {row["region_id"]: row for row in body["data"]["rows"]}
     assert set(rows) == {"R1", "R2"}
     assert rows["R1"]["attempts"] == 12 + 3 + 1
-    assert rows["R1"]["answer_seizure_ratio"] == {"num": 6 + 1 + 3 + 1, "den": 16}
+    assert rows["R1"]["answer_seizure_ratio"] == {"value": 11 / 16, "num": 6 + 1 + 3 + 1, "den": 16}
     assert rows["R1"]["charges"] == [{"currency": "EUR", "amount": "0.000007"}]
-    assert rows["R2"]["latency_ms"] == {"num": 12.5, "den": 2}
+    assert rows["R2"]["latency_ms"] == {"value": 6.25, "num": 12.5, "den": 2}
+    assert rows["R1"]["latency_ms"]["value"] is None
     assert body["as_of"] == (minute + timedelta(seconds=20)).strftime("%Y-%m-%dT%H:%M:%S.000Z")
     assert body["complete_to"] is None
     assert body["generation"] == 1
@@ -87,6 +90,7 @@ def test_the_tail_shows_the_latest_state_summed_over_partitions_and_segments(wor
         f"{(minute.minute - 1) % 60:02d}",
         f"{minute.minute:02d}",
     ]
+    assert all(0 < row["traffic_erlang"]["den"] <= 60_000 for row in by_minute if row["traffic_erlang"]["den"])
     one = world.data(path, minutes=1)["rows"][0]
     assert one["attempts"] == 16
 
@@ -170,7 +174,7 @@ def history(world: Any) -> None:
         }
     )
     world.insert("agg_cell_all", windows)
-    usage = dict.fromkeys(CDR_MEASURES.all, 0)
+    usage = dict.fromkeys(USAGE_MEASURES.all, 0)
     days = []
     for number, currency, micros in ((0, "EUR", 1_250_000), (0, "USD", 2), (1, "EUR", 5), (2, "", 0)):
         start = DAY + timedelta(days=number)
@@ -258,9 +262,8 @@ def test_quarters_hours_and_local_days_are_sums_of_the_same_windows(world: Any, 
     assert days["208-01-1"]["attempts"] == 18
     assert days["208-01-2"]["attempts"] == 7
     assert days["208-01-1"]["charges"] == [{"currency": "EUR", "amount": "6.000000"}]
-    assert days["208-01-1"]["answer_seizure_ratio"] == {"num": 4, "den": 18}
-    assert days["208-01-1"]["setup_success_ratio"] == {"num": 3, "den": 4}
-    assert days["208-01-1"]["latency_ms"] == {"num": 90.0, "den": 3}
+    assert days["208-01-1"]["answer_seizure_ratio"] == {"value": 4 / 18, "num": 4, "den": 18}
+    assert days["208-01-1"]["latency_ms"] == {"value": 30.0, "num": 90.0, "den": 3}
     assert body["as_of"] == "2026-09-01T21:55:00.000Z"
     both = world.data(path, step="1d", from_="2026-09-01", to="2026-09-03", tz="Europe/Paris", cell_id="208-01-1")
     assert [row["attempts"] for row in both["rows"]] == [18, 4]
@@ -275,16 +278,16 @@ def test_quarters_hours_and_local_days_are_sums_of_the_same_windows(world: Any, 
 
 def test_usage_is_by_local_day_with_money_by_currency_as_text(world: Any, history: None) -> None:
     params = {"from_": "2026-09-01", "to": "2026-09-03"}
-    days = world.data(f"/v1/customers/{SUBSCRIBER}/usage", **params)["days"]
+    days = world.data(f"/v1/customers/{SUBSCRIBER}/usage", **params)["rows"]
     assert [day["local_date"] for day in days] == ["2026-09-01", "2026-09-02"]
     assert days[0]["charges"] == [{"currency": "EUR", "amount": "1.250000"}, {"currency": "USD", "amount": "0.000002"}]
     assert (days[0]["records"], days[0]["duration_ms"]) == (6, 120_000)
-    grouped = world.data(f"/v1/customers/{SUBSCRIBER}/usage", group_by=["roaming", "plan_id"], **params)["days"]
+    grouped = world.data(f"/v1/customers/{SUBSCRIBER}/usage", group_by=["roaming", "plan_id"], **params)["rows"]
     assert [(day["roaming"], day["plan_id"], day["records"]) for day in grouped] == [
         ("HOME", "P1", 6),
         ("HOME", "P1", 3),
     ]
-    third = world.data(f"/v1/customers/{SUBSCRIBER}/usage", from_="2026-09-03", to="2026-09-04")["days"]
+    third = world.data(f"/v1/customers/{SUBSCRIBER}/usage", from_="2026-09-03", to="2026-09-04")["rows"]
     assert third[0]["charges"] == []
 
 
@@ -293,7 +296,7 @@ def test_an_unknown_customer_is_404_and_a_known_one_without_usage_is_empty(world
         found = world.get(f"/v1/customers/{unknown}/usage", from_="2026-09-01", to="2026-09-03")
         assert (found.status_code, found.json()["code"], found.json()["field"]) == (404, "not_found", "id")
     empty = world.data(f"/v1/customers/{SUBSCRIBER}/usage", from_="2025-09-01", to="2025-09-03")
-    assert empty["days"] == []
+    assert empty["rows"] == []
 
 
 def test_a_number_is_looked_up_by_the_gateway_and_stands_in_no_answer(world: Any, history: None) -> None:

@@ -14,7 +14,17 @@ from query_api.books import amount, holes, spans, total
 from query_api.domain.cursors import Cursor, from_text, to_text
 from query_api.domain.present import money
 from query_api.domain.problems import Problem
-from query_api.domain.progress import HISTORY, Mark, Progress, Reach, complete_to_ms, freshest_ms, noted
+from query_api.domain.progress import (
+    HISTORY,
+    Mark,
+    Progress,
+    Reach,
+    complete_to_ms,
+    freshest_ms,
+    heard,
+    noted,
+    silent_sources,
+)
 from query_api.domain.ranges import dates_of, from_ms, instant, iso, range_of, to_ms, zone_of
 from telestream_warehouse import Books, Sums
 
@@ -114,6 +124,16 @@ def test_an_answer_is_as_complete_as_its_slowest_partition_that_it_includes() ->
     assert complete_to_ms(progress, both, Reach(exact={("cdr", 0): 9, ("cdr", 1): 9})) is None
     assert complete_to_ms(progress, [*both, ("cdr", 2)], Reach(exact={("cdr", 0): 20, ("cdr", 1): 5})) is None
     assert freshest_ms(progress, both, Reach(exact={("cdr", 0): 20, ("cdr", 1): 5})) == 200
+
+
+def test_a_source_that_is_silent_for_a_quarter_of_an_hour_is_named_until_it_is_gone() -> None:
+    now = 10 * 86_400_000
+    progress = heard(Progress(), [(("cdr", "msc-1"), now - 14 * 60_000), (("cdr", "msc-2"), now - 16 * 60_000)])
+    progress = heard(progress, [(("cdr", "msc-3"), now - 3 * 86_400_000), (("network", "oss"), now - 3_600_000)])
+    # another partition's mark, in which msc-2 was heard earlier
+    progress = heard(progress, [(("cdr", "msc-2"), now - 30 * 60_000)])
+    assert silent_sources(progress, ["cdr"], now) == [("cdr", "msc-2", now - 16 * 60_000)]
+    assert [source for _, source, _ in silent_sources(progress, ["cdr", "network"], now)] == ["msc-2", "oss"]
 
 
 def test_a_partition_without_a_record_delays_nobody() -> None:

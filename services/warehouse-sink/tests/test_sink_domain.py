@@ -135,7 +135,8 @@ def test_the_books_hold_the_sums_of_a_record_with_nulls_as_zero(
     books = judged_rows("cdr", 1, judged)[JUDGEMENT]
     assert pc.sum(books["duration_ms"]).as_py() == sum(range(50))
     assert books["bytes"].to_pylist() == [offset % 7 for offset in range(50)]
-    assert not any(column.null_count for column in books.columns)
+    nullable = {"node_id", "node_seq"}  # a record without a number is no record number 0
+    assert {name for name in books.schema.names if books[name].null_count} <= nullable
 
 
 def test_markers_of_the_aggregator_are_not_stored(make_record: Callable[..., dict[str, Any]]) -> None:

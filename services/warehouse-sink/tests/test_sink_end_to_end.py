@@ -81,7 +81,18 @@ def test_everything_a_topic_holds_is_in_its_table_field_by_field(
     agg = load_schema("agg_cell")
     upserts = [
         make_record(agg, **window, src_to=1, records=1, charge_currencies=["EUR"], charge_micros=[5]),
-        make_record(agg, **window, src_to=9, records=4, charge_currencies=["EUR"], charge_micros=[20]),
+        make_record(
+            agg,
+            **window,
+            src_to=9,
+            records=4,
+            charge_currencies=["EUR"],
+            charge_micros=[20],
+            ended_dropped=1,
+            late_at=start,
+            subscriber_registers=[3, 1_000],
+            subscriber_ranks=[1, 55],
+        ),
         make_record(agg, type="cdr", size_s=900, marker_offset=3),
     ]
     world.records(topics.agg("cell"), 1, upserts, key="src_to")
@@ -91,6 +102,11 @@ def test_everything_a_topic_holds_is_in_its_table_field_by_field(
         0,
         [make_record(load_schema("agg_subscriber_day"), **day, subscriber_id="k1.abc", records=3)],
         key="subscriber_id",
+    )
+    quality = {"type": "cdr", "size_s": 3_600, "window_start": start, "source": "msc1", "verdict": "STORED"}
+    warned = {"warning_codes": ["a", "b"], "warning_counts": [2, 1], "latency_buckets": [*range(11)]}
+    world.records(
+        topics.agg("quality"), 0, [make_record(load_schema("agg_quality"), **quality, **warned)], key="source"
     )
     versions = {
         "customer": {"identifier": "k1.abc", "customer_id": "C1"},
@@ -102,7 +118,7 @@ def test_everything_a_topic_holds_is_in_its_table_field_by_field(
         before = start - timedelta(days=1)
         world.records(topics.ref(entity), 0, [make_record(load_schema(entity), **fields, valid_from=before)])
     sink = world.sink()
-    until(lambda: len(world.rows("SELECT 1 FROM sink_position FINAL")) >= 8, "eight positions")
+    until(lambda: len(world.rows("SELECT 1 FROM sink_position FINAL")) >= 9, "nine positions")
 
     fact = world.clickhouse.frame(Query("SELECT * FROM fact_cdr")).to_dicts()
     assert len(fact) == 1
@@ -118,6 +134,12 @@ def test_everything_a_topic_holds_is_in_its_table_field_by_field(
     ]
     kpi = world.rows("SELECT cell_id, records, charge_micros FROM fact_cell_kpi")
     assert kpi == [{"cell_id": "208-01-7", "records": 4, "charge_micros": {"EUR": 20}}]
+    registers = "subscriber_registers AS registers, subscriber_ranks AS ranks"
+    late = world.rows(f"SELECT ended_dropped, late_at = '{start:%F %T}' AS then, {registers} FROM agg_cell")
+    assert late == [{"ended_dropped": 1, "then": 1, "registers": [3, 1_000], "ranks": [1, 55]}]
+    assert world.rows("SELECT warning_counts, latency_buckets FROM agg_quality") == [
+        {"warning_counts": {"a": 2, "b": 1}, "latency_buckets": [*range(11)]}
+    ]
     usage = world.rows("SELECT customer_id, records FROM fact_customer_usage_daily")
     assert usage == [{"customer_id": "C1", "records": 3}]
     assert world.rows("SELECT latitude FROM dim_cell") == [{"latitude": 48.5}]

@@ -15,6 +15,7 @@ from typing import Any
 from telestream_cli.config import SETTINGS, settings_of
 from telestream_contracts import load_schema, topic_table
 from telestream_domain import REFERENCES, RULES, TYPES, Severity, Topics
+from telestream_domain.kpis import KPIS
 from telestream_runtime import DECLARED, ServiceSettings
 
 MADE = "<!-- made by `make docs` from the code; do not edit -->"
@@ -28,6 +29,7 @@ def pages() -> dict[str, str]:
         "topics.md": _topics(),
         "rules.md": _rules(),
         "events.md": _events(),
+        "kpis.md": _kpis(),
     }
 
 
@@ -153,6 +155,47 @@ def _events() -> str:
             ),
         ]
     return "\n\n".join(parts) + "\n"
+
+
+def _kpis() -> str:
+    parts = [
+        "# KPIs",
+        MADE,
+        "Every KPI is a numerator over a denominator, both sums of measures of the aggregates. Values of additive ones "
+        "may be summed over steps and groups; to read another over several of them, sum numerators and denominators, "
+        "then divide (traffic in Erlang: over groups of one step, sum the values). Where its source is missing (no "
+        "record of a type it needs, no event with the field) the denominator is 0 and the value null, never 0. "
+        "Reversed records are subtracted everywhere, except from sketches.",
+        "A clause number is given where the text of the standard was at hand; *none* says that no standard defines the "
+        "figure. What a record counts for is decided by its event time, however late it arrives.",
+        _table(
+            ("KPI", "unit", "formula", "standard", "additive", "needs", "of"),
+            [
+                [
+                    f"[`{kpi.name}`](#{kpi.name})",
+                    kpi.unit,
+                    kpi.formula,
+                    kpi.standard,
+                    "yes" if kpi.additive else "no",
+                    ", ".join(sorted(kpi.needs)),
+                    ", ".join(kpi.families),
+                ]
+                for kpi in KPIS
+            ],
+        ),
+    ]
+    for kpi in KPIS:
+        parts += [
+            f"## {kpi.name}",
+            f"**{kpi.title}** ({kpi.unit}), from {kpi.basis.value}.",
+            f"- numerator: {_terms(kpi.numerator)}\n- denominator: {_terms(kpi.denominator) or '1'}",
+            kpi.note,
+        ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _terms(terms: Iterable[tuple[str, Any]]) -> str:
+    return " + ".join(f"`{name}`" if factor == 1 else f"{factor} × `{name}`" for name, factor in terms)
 
 
 def _type(kind: Any) -> str:

@@ -101,6 +101,19 @@ class Registry:
                 raise RegistryError(f"schema id {schema_id} at {self.url}: {_brief(err)}") from err
         return self._schemas[schema_id]
 
+    def version(self, topic: str, schema_id: int) -> int | None:
+        """Which version of a topic's subject has this schema id; None if none has, or the registry does not answer."""
+        from confluent_kafka.schema_registry import Schema as RegisteredSchema
+
+        schema = self.schema(schema_id)
+        if schema is None:
+            return None
+        try:
+            found = self._client.lookup_schema(subject_of(topic), RegisteredSchema(json.dumps(schema), "AVRO"))
+        except Exception:
+            return None
+        return int(found.version)
+
     def preload(self, topics: Iterable[str]) -> None:
         """Ask for the ids of these topics now, so that a mistake shows at start."""
         for topic in topics:

@@ -5,6 +5,7 @@ from telestream_opstore.errors import OpstoreError, OpstoreUnavailable, WrongKey
 from telestream_opstore.files import FileEntry, FileLedger, NewFile, Progress, RefusedRow, State
 from telestream_opstore.generations import INSTALLATION, Fixed, fix_generation, fix_generation_async
 from telestream_opstore.keys import (
+    ALL_SOURCES,
     ROLES,
     ApiKey,
     KeyCache,
@@ -20,21 +21,27 @@ from telestream_opstore.keys import (
     revoke_key_async,
 )
 from telestream_opstore.migrate import migrate, migrate_async
+from telestream_opstore.mirror import Declared, Mirror, Numbered, StateCount
 
 __all__ = [
+    "ALL_SOURCES",
     "INSTALLATION",
     "ROLES",
     "ApiKey",
+    "Declared",
     "FileEntry",
     "FileLedger",
     "Fixed",
     "KeyCache",
+    "Mirror",
     "NewFile",
+    "Numbered",
     "OpstoreError",
     "OpstoreUnavailable",
     "Progress",
     "RefusedRow",
     "State",
+    "StateCount",
     "WrongKey",
     "check_fingerprints",
     "check_fingerprints_async",

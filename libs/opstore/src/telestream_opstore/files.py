@@ -47,6 +47,7 @@ class FileEntry:
     duplicate_of: int | None
     created_at: datetime
     finished_at: datetime | None
+    sequence: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ class NewFile:
     content_encoding: str | None = None
     upload_length: int | None = None
     expected: Mapping[str, int] = field(default_factory=dict)
+    sequence: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +106,8 @@ class FileLedger:
             )
             row = await connection.fetchrow(
                 "INSERT INTO file (source, name, type, profile, profile_digest, allow_age_days, state, instance, "
-                "content_encoding, upload_length, expected) "
-                "VALUES ($1, $2, $3, $4, $5, $6, 'UPLOADING', $7, $8, $9, $10) RETURNING *",
+                "content_encoding, upload_length, expected, sequence) "
+                "VALUES ($1, $2, $3, $4, $5, $6, 'UPLOADING', $7, $8, $9, $10, $11) RETURNING *",
                 new.source,
                 new.name,
                 new.type,
@@ -116,6 +118,7 @@ class FileLedger:
                 new.content_encoding,
                 new.upload_length,
                 dict(new.expected),
+                new.sequence,
             )
         return _entry(row)
 

@@ -56,6 +56,12 @@ class Books:
         return self.accepted == self.stored + self.withdrawn + self.duplicates + self.rejected + self.erased
 
 
+Arrived = tuple[datetime | None, datetime | None]
+"""``since ≤ t < until``; None: not bounded on that side."""
+
+_PRUNED = "\nSETTINGS use_skip_indexes_if_final = 1, use_skip_indexes_if_final_exact_mode = 0"
+"""Old parts are skipped by time of arrival. All versions of a row have the same one, so none is told from another."""
+
 SIDES = ("accepted", "stored", "withdrawn", "duplicates", "rejected", "erased")
 
 
@@ -86,10 +92,12 @@ def reconciliation(
     batch_id: int | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
+    spans: Sequence[Arrived] | None = None,
     by_hour: bool = False,
     generation: int | None = None,
 ) -> Query:
-    """The books of what arrived in ``since ≤ t < until``, one row, or one for each hour of arrival.
+    """The books of what arrived in ``since ≤ t < until`` (or in any of ``spans``), one row, or one for each hour of
+    arrival.
 
     ``src_next[partition]`` bounds them: only raw offsets below it count (``judged_positions``), so they balance under
     load. Read rows with ``books_of``. Without ``generation`` the active one is read, through the published views.
@@ -103,19 +111,17 @@ def reconciliation(
     if batch_id is not None:
         where.append("batch_id = {batch:Int64}")
         params["batch"] = batch_id
-    if since is not None:
-        where.append("appended_at >= {since:DateTime64(3, 'UTC')}")
-        params["since"] = since
-    if until is not None:
-        where.append("appended_at < {until:DateTime64(3, 'UTC')}")
-        params["until"] = until
+    arrived, more = _arrived([(since, until)] if spans is None else spans)
+    where += arrived
+    params |= more
     chosen = "".join(f" AND {condition}" for condition in where)
     below = "{src_next:Array(UInt64)}[src_partition + 1]"
     hour = "toStartOfHour(appended_at) AS hour, " if by_hour else ""
+    # a reversal carries its original's source, batch and time of arrival
     withdrawn_of = (
         "(SELECT src_partition, booked_offset FROM judgement_all "
         f"WHERE type = {{type:String}} AND generation = {_generation(record_type, generation)} "
-        f"AND sign = -1 AND verdict = 'STORED' AND src_offset < {below})"
+        f"AND sign = -1 AND verdict = 'STORED' AND src_offset < {below}{chosen})"
     )
     fact_sums = _fact_sums(record_type)
     # A reversal above the bound has already taken its original out of the view: in these books that is still stored.
@@ -153,7 +159,64 @@ def reconciliation(
         ]
     )
     tail = "\nGROUP BY hour ORDER BY hour" if by_hour else ""
-    return Query(f"SELECT\n    {select}\nFROM\n(\n{books}\nUNION ALL\n{stored}\nUNION ALL\n{early}\n){tail}", params)
+    sides = f"{books}\nUNION ALL\n{stored}\nUNION ALL\n{early}"
+    return Query(f"SELECT\n    {select}\nFROM\n(\n{sides}\n){tail}{_PRUNED}", params)
+
+
+def judged_between(
+    record_type: str,
+    first: Sequence[int],
+    end: Sequence[int],
+    generation: int,
+    *,
+    source_name: str | None = None,
+) -> Query:
+    """Per ``partition`` of raw offsets ``first[partition]`` ≤ offset < ``end[partition]``: ``rows``, judged records of
+    every kind; ``accepted``, those that are no reversals (and of ``source_name``); ``hours``, those hours of arrival
+    (ISO, UTC) to which a reversal among them goes back. Reads these offsets only."""
+    params: dict[str, Parameter] = {"type": record_type, "generation": generation}
+    of_source = ""
+    if source_name is not None:
+        of_source = " AND source = {source:String}"
+        params["source"] = source_name
+    ranges = " OR ".join(
+        f"(src_partition = {number} AND src_offset >= {int(low)} AND src_offset < {int(high)})"
+        for number, (low, high) in enumerate(zip(first, end, strict=True))
+        if high > low
+    )
+    sql = f"""SELECT src_partition AS partition, count() AS rows, countIf(sign = 1{of_source}) AS accepted,
+    groupUniqArrayIf(toStartOfHour(appended_at), sign = -1 AND verdict = 'STORED') AS hours
+FROM {physical("judgement")} FINAL
+WHERE generation = {{generation:UInt32}} AND type = {{type:String}} AND ({ranges or "0"})
+GROUP BY partition ORDER BY partition"""
+    return Query(sql, params)
+
+
+def mutations(record_type: str) -> Query:
+    """One row that changes when rows of the books' tables were deleted or updated by hand."""
+    return Query(
+        "SELECT toString(count()) || ' ' || toString(max(create_time)) AS mark FROM system.mutations "
+        "WHERE database = currentDatabase() AND table IN {tables:Array(String)}",
+        {"tables": [physical(FACTS[record_type]), physical("judgement")]},
+    )
+
+
+def _arrived(spans: Sequence[Arrived]) -> tuple[list[str], dict[str, Parameter]]:
+    """A condition on ``appended_at``, none if a span has no bounds."""
+    params: dict[str, Parameter] = {}
+    either = []
+    for number, (since, until) in enumerate(spans):
+        bounds = []
+        for name, sign, at in (("since", ">=", since), ("until", "<", until)):
+            if at is not None:
+                bounds.append(f"appended_at {sign} {{{name}_{number}:DateTime64(3, 'UTC')}}")
+                params[f"{name}_{number}"] = at
+        if not bounds:
+            return [], {}
+        either.append(" AND ".join(bounds))
+    if not either:
+        return ["0"], {}
+    return [either[0] if len(either) == 1 else "(" + " OR ".join(f"({bounds})" for bounds in either) + ")"], params
 
 
 def _side(side: str, condition: str) -> list[str]:

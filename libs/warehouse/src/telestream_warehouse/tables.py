@@ -19,6 +19,9 @@ PUBLISHED_VIEWS: tuple[str, ...] = (
     *BY_GENERATION,
     "fact_customer_usage_daily",
     "fact_cell_kpi",
+    "kpi_cell",
+    "kpi_region",
+    "kpi_plan",
     "dim_customer",
     "dim_customer_current",
     "dim_cell",
@@ -31,6 +34,10 @@ PUBLISHED_VIEWS: tuple[str, ...] = (
     "active_generation",
 )
 """What people may name in their own SQL."""
+
+
+_MAPS = {"charge_currencies": "charge_micros", "warning_codes": "warning_counts"}
+"""Two arrays in a table, one map in its view."""
 
 
 def physical(view: str) -> str:
@@ -47,10 +54,12 @@ def source(view: str, generation: int | None) -> str:
         raise KeyError(f"{view} does not depend on a generation")
     if generation is None:
         return view
+    fields = _fields(view) if view.startswith("agg_") else []
+    maps = {codes: sums for codes, sums in _MAPS.items() if codes in fields}
     columns = "*"
-    if view.startswith("agg_") and "charge_currencies" in _fields(view):
-        columns = "* EXCEPT (charge_currencies, charge_micros), "
-        columns += "mapFromArrays(charge_currencies, charge_micros) AS charge_micros"
+    if maps:
+        columns = f"* EXCEPT ({', '.join(name for pair in maps.items() for name in pair)})"
+        columns += "".join(f", mapFromArrays({codes}, {sums}) AS {sums}" for codes, sums in maps.items())
     return f"(SELECT {columns} FROM {physical(view)} FINAL WHERE generation = {int(generation)})"
 
 

@@ -312,6 +312,7 @@ def described(entry: FileEntry) -> Mapping[str, Any]:
         "refused_by_code": entry.refused_by_code,
         "totals": entry.totals,
         "expected": entry.expected,
+        "sequence": entry.sequence,
         "allow_age_days": entry.allow_age_days,
         "size": size,
         "progress": 1.0 if entry.finished_at else round(entry.read_bytes / size, 4) if size else 0.0,

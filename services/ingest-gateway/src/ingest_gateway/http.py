@@ -99,6 +99,11 @@ def needs(role: str) -> Callable[..., Awaitable[ApiKey]]:
     return authorized
 
 
+def is_source(name: str) -> bool:
+    """Whether a producer may be called so."""
+    return _SOURCE.fullmatch(name) is not None
+
+
 def source_of(key: ApiKey, named: str | None) -> str:
     """The source a key sends for: the one named, or the only one it is bound to."""
     source = named if named is not None else key.only_source
@@ -239,9 +244,10 @@ def build_app(gateway: Gateway) -> FastAPI:
     _middleware(app)
     _problems(app)
     _routes(app)
-    from ingest_gateway.http_files import add_routes
+    from ingest_gateway import http_files, http_identity
 
-    add_routes(app)
+    http_files.add_routes(app)
+    http_identity.add_routes(app)
     return app
 
 

@@ -98,6 +98,7 @@ async def _put(
     expected_duration_ms: int | None = None,
     expected_bytes: int | None = None,
     expected_charge_micros: int | None = None,
+    sequence: Annotated[int | None, Query(ge=0, lt=2**63, description="The producer's own number of the file")] = None,
     content_digest: Annotated[str | None, Header()] = None,
     content_encoding: Annotated[str | None, Header()] = None,
     upload_length: Annotated[str | None, Header()] = None,
@@ -124,6 +125,7 @@ async def _put(
         _encoding(content_encoding),
         _length(upload_length, "Upload-Length") or _length(content_length, "Content-Length"),
         {total: value for total, value in expected.items() if value is not None},
+        sequence,
     )
     return _answer(await gateway.files.put(new, request.stream(), content_digest))
 

@@ -10,18 +10,46 @@ from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 from starlette.types import ASGIApp
 
-from query_api import dead_letters, examples, network, realtime, reconciliation, usage
+from query_api import (
+    amendments,
+    cells,
+    completeness,
+    dead_letters,
+    examples,
+    network,
+    quality,
+    realtime,
+    reconciliation,
+    sources,
+    timeseries,
+    trace,
+    usage,
+)
 from query_api.http import Gate, install_problems
 from query_api.identity import Identity
 from query_api.kafka import RawEnds, TailReader
 from query_api.keys import Keys
 from query_api.parts import Parts
+from query_api.raw import RawRecords
 from query_api.settings import QuerySettings
 from query_api.sql import Warehouse
 from telestream_contracts import Registry
 
 VERSION = "0.1.0"
-ROUTES = (realtime.register, usage.register, network.register, reconciliation.register, dead_letters.register)
+ROUTES = (
+    realtime.register,
+    timeseries.register,
+    network.register,
+    cells.register,
+    usage.register,
+    reconciliation.register,
+    dead_letters.register,
+    trace.register,
+    quality.register,
+    completeness.register,
+    sources.register,
+    amendments.register,
+)
 
 
 class Service:
@@ -30,13 +58,16 @@ class Service:
     def __init__(self, settings: QuerySettings) -> None:
         self.settings = settings
         key = settings.api_key.get_secret_value() if settings.api_key is not None else None
+        registry = Registry(settings.registry)
         self.parts = Parts(
             settings=settings,
             warehouse=Warehouse(settings),
             keys=Keys(settings.postgres.get_secret_value()),
             identity=Identity(settings.gateway, key),
-            tail=TailReader(settings.kafka, settings.topics, Registry(settings.registry), settings.tail_max_keys),
+            tail=TailReader(settings.kafka, settings.topics, registry, settings.tail_max_keys),
             raw=RawEnds(settings.kafka),
+            records=RawRecords(settings.kafka),
+            registry=registry,
         )
         self.api = _api(self)
         self.app: ASGIApp = Gate(self.api, self.api, self.parts.keys)

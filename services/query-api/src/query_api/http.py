@@ -20,6 +20,7 @@ from query_api import metrics
 from query_api.domain.problems import Problem
 from query_api.domain.ranges import iso_ms
 from query_api.keys import Keys
+from telestream_opstore import ALL_SOURCES, ApiKey
 from telestream_runtime import get_logger
 
 API_PREFIX = "/v1"
@@ -28,11 +29,19 @@ MAX_QUERY_BYTES = 8_192
 
 ROLE_OF_ROUTE: Mapping[tuple[str, str], str] = {
     ("GET", "/v1/metrics/realtime"): "read",
+    ("GET", "/v1/metrics/timeseries"): "read",
+    ("GET", "/v1/cells/{id}/kpis"): "read",
     ("GET", "/v1/customers/{id}/usage"): "read",
     ("POST", "/v1/customers/lookup"): "identity",
     ("GET", "/v1/network/performance"): "read",
     ("GET", "/v1/reconciliation"): "read",
     ("GET", "/v1/dead-letters"): "read",
+    ("POST", "/v1/events/trace"): "read",  # and identity, which the route itself asks for
+    ("GET", "/v1/quality"): "read",
+    ("GET", "/v1/completeness"): "read",
+    ("GET", "/v1/sources"): "read",
+    ("GET", "/v1/sources/{source}"): "read",
+    ("GET", "/v1/amendments"): "read",
 }
 """Who may ask what. A route that is not here is refused to everybody."""
 
@@ -83,6 +92,17 @@ def answer(
 
 def request_id(request: Request) -> str:
     return str(request.scope.get("telestream.request_id", ""))
+
+
+def sources_of(request: Request, source: str | None = None) -> list[str] | None:
+    """Which sources this key may be told of, None: all; with ``source`` that one alone. Raises Problem (403) if it is
+    not the key's."""
+    key: ApiKey = request.scope["telestream.key"]
+    if source is not None:
+        if not key.may_send(source):
+            raise Problem(403, "source_not_allowed", "this key is bound to other sources", "source")
+        return [source]
+    return None if key.may_send(ALL_SOURCES) else sorted(key.sources)
 
 
 def problem_response(problem: Problem, of_request: str) -> Response:
@@ -196,6 +216,7 @@ class Gate:
         role = ROLE_OF_ROUTE.get((scope["method"], route.path_format))
         if role is None or not found.may(role):
             raise Problem(403, "not_allowed", f"this needs a key with the role {role or 'of nobody'}")
+        scope["telestream.key"] = found
         _check_parameters(scope, route)
 
 

@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 from query_api import metrics
 from query_api.domain.measures import GROUP_FIELDS
 from query_api.domain.problems import unavailable
-from query_api.domain.progress import Mark, Partition, Progress, noted
+from query_api.domain.progress import Mark, Partition, Progress, heard, noted
 from query_api.domain.tail import AHEAD_MS, KEEP_MS, Tail, merged, pruned, reached, warmed
 from telestream_contracts import Registry, decode_each
 from telestream_domain import TYPES, TelestreamError, Topics
@@ -174,23 +174,22 @@ class TailReader:
         frame = self._decoded("progress", [value for value in map(Message.value, messages) if value is not None])
         if frame.is_empty():
             return progress
-        fresh = pl.struct("source_event_end_at", "source_arrived_at")
+        fresh = pl.struct("sources", "source_event_end_at", "source_arrived_at")
         rows = frame.select(
             "type",
             "partition",
             "next_offset",
             "raw_end",
             pl.col("watermark").dt.epoch("ms"),
-            fresh.alias("sources"),
+            fresh.alias("by_source"),
             pl.col("at").dt.epoch("ms"),
         )
-        return noted(
-            progress,
-            (
-                ((record_type, partition), Mark(next_offset, raw_end, watermark, _freshest(sources), at))
-                for record_type, partition, next_offset, raw_end, watermark, sources, at in rows.iter_rows()
-            ),
-        )
+        marks, arrivals = [], []
+        for record_type, partition, next_offset, raw_end, watermark, sources, at in rows.iter_rows():
+            marks.append(((record_type, partition), Mark(next_offset, raw_end, watermark, _freshest(sources), at)))
+            arrived = zip(sources["sources"], sources["source_arrived_at"], strict=True)
+            arrivals += [((record_type, source), int(at_ms)) for source, at_ms in arrived]
+        return heard(noted(progress, marks), arrivals)
 
     def _decoded(self, name: str, values: list[bytes]) -> pl.DataFrame:
         if not values:

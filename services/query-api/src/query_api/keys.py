@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from query_api import metrics
 from query_api.domain.problems import unavailable
-from telestream_opstore import ApiKey, KeyCache, OpstoreError, open_pool
+from telestream_opstore import ApiKey, FileLedger, KeyCache, Mirror, OpstoreError, open_pool
 
 RETRY_S = 2.0
 MAX_KEY_CHARS = 200
@@ -58,6 +59,21 @@ class Keys:
     def missing(self) -> str | None:
         """Why keys cannot be looked up, or None."""
         return self._trouble if self._cache is None else self._cache.trouble
+
+    def mirror(self) -> Mirror | None:
+        """The ledger of files over the same connections; None until there are any."""
+        return None if self._pool is None else Mirror(self._dsn, self._pool)
+
+    async def file_names(self, file_ids: Sequence[int]) -> dict[int, str]:
+        """Id → name of those files that the ledger knows; nothing while PostgreSQL is away."""
+        if self._pool is None:
+            return {}
+        ledger = FileLedger(self._dsn, self._pool)
+        try:
+            found = [await ledger.get(file_id) for file_id in file_ids]
+        except OpstoreError:
+            return {}
+        return {entry.file_id: entry.name for entry in found if entry is not None}
 
     async def _connect(self) -> bool:
         try:

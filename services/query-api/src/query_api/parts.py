@@ -13,8 +13,10 @@ from query_api.domain.tail import Tail
 from query_api.identity import Identity
 from query_api.kafka import QUALITY, Live, RawEnds, TailReader
 from query_api.keys import Keys
+from query_api.raw import RawRecords
 from query_api.settings import QuerySettings
 from query_api.sql import Warehouse
+from telestream_contracts import Registry
 from telestream_warehouse import active_generations, judged_positions
 
 
@@ -30,6 +32,8 @@ class Parts:
     identity: Identity
     tail: TailReader
     raw: RawEnds
+    records: RawRecords
+    registry: Registry
     now_ms: Callable[[], int] = now_ms
 
     def live(self) -> Live:

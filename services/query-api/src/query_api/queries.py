@@ -2,28 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import date
+from collections.abc import Mapping
 
-from telestream_warehouse import Query, measures, source
-
-
-def usage_of_subscriber(
-    subscriber_id: str, since: date, until: date, group_by: Sequence[str], generation: int
-) -> Query:
-    """As ``usage_per_day``, of one identifier, whoever held it. ``group_by`` is some of its groups."""
-    keys = ["local_date", *group_by]
-    sums = ", ".join(f"sum({name}) AS {name}" for name in measures("subscriber_day"))
-    table = source("agg_subscriber_day", generation)
-    return Query(
-        f"SELECT {', '.join(f'a.{key} AS {key}' for key in keys)}, {sums}, "
-        "sumMap(map(toString(a.currency), a.charge_micros)) AS charge_micros "
-        f"FROM {table} AS a "
-        "WHERE a.subscriber_id = {subscriber:String} "
-        "AND a.local_date >= {since:Date32} AND a.local_date < {until:Date32} "
-        f"GROUP BY {', '.join(keys)} ORDER BY {', '.join(keys)}",
-        {"subscriber": subscriber_id, "since": since, "until": until},
-    )
+from telestream_warehouse import Query, source
 
 
 def in_milliseconds(query: Query, column: str) -> Query:
@@ -35,7 +16,8 @@ def in_milliseconds(query: Query, column: str) -> Query:
 def known_customer(customer_id: str) -> Query:
     """One row ``known``: whether any version names this customer."""
     return Query(
-        "SELECT count() > 0 AS known FROM dim_customer WHERE customer_id = {customer:String}", {"customer": customer_id}
+        "SELECT count() > 0 AS known FROM reference_customer WHERE customer_id = {customer:String}",
+        {"customer": customer_id},
     )
 
 
@@ -55,6 +37,15 @@ def customer_of(subscriber_id: str) -> Query:
         "SELECT customer_id FROM dim_customer_current WHERE identifier = {subscriber:String} "
         "AND customer_id IS NOT NULL LIMIT 1",
         {"subscriber": subscriber_id},
+    )
+
+
+def cell_of(cell_id: str) -> Query:
+    """What is known of a cell now; no row if nothing."""
+    return Query(
+        "SELECT name, region_id, latitude, longitude, technology, vendor FROM dim_cell "
+        "WHERE cell_id = {cell:String} LIMIT 1",
+        {"cell": cell_id},
     )
 
 

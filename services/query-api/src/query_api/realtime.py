@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import polars as pl
@@ -13,11 +14,15 @@ from query_api.domain.measures import FAMILY_TYPES, GROUP_FIELDS
 from query_api.domain.present import instants, kpis
 from query_api.domain.problems import Problem, bad_parameter
 from query_api.domain.progress import Reach, complete_to_ms
+from query_api.domain.ranges import from_ms as at_ms
 from query_api.domain.ranges import iso_ms
 from query_api.domain.tail import MINUTE_MS, Question, Tail, totals
+from query_api.explain import explained
 from query_api.http import answer
 from query_api.kafka import QUALITY
 from query_api.parts import Parts
+from query_api.series import silent
+from telestream_domain.kpis import Basis, kpis_of
 
 MAX_MINUTES = 60
 MAX_IDS = 200
@@ -34,7 +39,8 @@ def register(api: FastAPI, parts: Parts) -> None:
         summary="KPIs of the last minutes",
         description="One row per group over all the minutes asked for (`step=all`), or one per group and minute "
         "(`step=1m`). Minutes are UTC; the last one is still open. Regions, plans and the whole are at most a second "
-        "behind, cells ten. Late records of older minutes are in the history only.",
+        "behind, cells ten. Late records of older minutes are in the history only. KPIs that sums of minutes give, as "
+        "`value`, `num` and `den`.",
         response_model=models.Answer[models.Realtime],
         responses=examples.responses(503),
     )
@@ -46,6 +52,9 @@ def register(api: FastAPI, parts: Parts) -> None:
         cell_id: Ids = None,
         region_id: Ids = None,
         plan_id: Ids = None,
+        explain: Annotated[
+            bool, Query(description="Also say what each KPI is, with ten records that it counts", examples=[False])
+        ] = False,
     ) -> Response:
         family, ids = _family(group_by, {"cell": cell_id, "region": region_id, "plan": plan_id})
         live = parts.live()
@@ -53,11 +62,22 @@ def register(api: FastAPI, parts: Parts) -> None:
         to_ms = now_ms // MINUTE_MS * MINUTE_MS + MINUTE_MS
         from_ms = max(to_ms - minutes * MINUTE_MS, -(-live.tail.since_ms // MINUTE_MS) * MINUTE_MS)
         question = Question(family, from_ms, to_ms, ids, grouped=group_by != "none", by_minute=step == "1m")
-        rows, as_of_ms = await asyncio.to_thread(_rows, live.tail, question, parts.settings.query_max_rows)
-        head = {"from": iso_ms(from_ms), "to": iso_ms(to_ms), "step": step, "group_by": group_by}
+        rows, as_of_ms = await asyncio.to_thread(_rows, live.tail, question, now_ms, parts.settings.query_max_rows)
+        head = {
+            "from": iso_ms(from_ms),
+            "to": iso_ms(to_ms),
+            "step": step,
+            "group_by": group_by,
+            "silent_sources": silent(live.progress, FAMILY_TYPES[family], now_ms),
+        }
+        body = examples.with_rows(head, "rows", rows)
+        if explain:
+            span: tuple[datetime, datetime] = (at_ms(from_ms), at_ms(to_ms))
+            shown = await explained(parts, kpis_of(family, Basis.WINDOWS), family, ids, span)
+            body = examples.with_member(body, "explain", shown)
         return answer(
             request,
-            examples.with_rows(head, "rows", rows),
+            body,
             as_of_ms=as_of_ms,
             complete_to_ms=complete_to_ms(
                 live.progress, live.partitions_of(FAMILY_TYPES[family]), reach(live.tail, family, now_ms)
@@ -90,7 +110,7 @@ def _family(group_by: str, filters: dict[str, list[str] | None]) -> tuple[str, l
     return family, given.get(family, [])
 
 
-def _rows(tail: Tail, question: Question, max_rows: int) -> tuple[bytes, int | None]:
+def _rows(tail: Tail, question: Question, now_ms: int, max_rows: int) -> tuple[bytes, int | None]:
     frame = totals(tail, question)
     if frame.height > max_rows:
         raise Problem(
@@ -102,4 +122,16 @@ def _rows(tail: Tail, question: Question, max_rows: int) -> tuple[bytes, int | N
         head.append(instants(pl.col("window_ms")).alias("window_start"))
     if question.grouped:
         head.append(pl.col("group").alias(GROUP_FIELDS[question.family]))
-    return frame.select(*head, *kpis(question.family)).write_json().encode(), as_of_ms
+    # of the minute that is still open, what is past
+    length = (pl.min_horizontal(pl.col("window_ms") + MINUTE_MS, pl.lit(now_ms)) - pl.col("window_ms")).clip(
+        lower_bound=0
+    )
+    whole = pl.lit(max(1, min(question.to_ms, now_ms) - question.from_ms), pl.Int64)
+    columns = [*head, *kpis(question.family)]
+    if question.by_minute:
+        # the minute's start gives way to its length, which has the name that the KPIs want
+        frame = frame.with_columns(pl.col("window_ms").alias("start_ms"), length.alias("window_ms"))
+        columns[0] = instants(pl.col("start_ms")).alias("window_start")
+    else:
+        frame = frame.with_columns(whole.alias("window_ms"))
+    return frame.select(columns).write_json().encode(), as_of_ms

@@ -12,12 +12,12 @@ from fastapi import FastAPI, Query, Request, Response
 
 from query_api import examples, models
 from query_api.books import holes, shown, spans, total
+from query_api.closed_hours import Asked, Counter
 from query_api.domain.problems import bad_parameter
 from query_api.domain.progress import Reach, complete_to_ms, freshest_ms
 from query_api.domain.ranges import from_ms, instant, iso, to_ms, zone_of
 from query_api.http import answer
 from query_api.parts import Parts, known_type
-from query_api.queries import judged_below
 from telestream_domain import Topics
 from telestream_warehouse import NO_BOOKS, Books, books_of, reconciliation
 
@@ -27,13 +27,17 @@ MAX_IN_FLIGHT_HOURS = 48
 
 
 def register(api: FastAPI, parts: Parts) -> None:
+    counter = Counter(parts)
+
     @api.get(
         "/v1/reconciliation",
         tags=["quality"],
         summary="Where every accepted record is",
         description="Accepted, rejected and duplicates are counted from judged records, stored from the rows people "
         "query, and (for a whole type) the judged records against raw's offsets; so `balanced` can be false. `from` "
-        "and `to` are times of arrival. Everything is booked at the original record: a reversal adds nothing.",
+        "and `to` are times of arrival. Everything is booked at the original record: a reversal adds nothing. Hours of "
+        "arrival that are closed are remembered for an hour, until a reversal goes back to them or rows are deleted; "
+        "`recount=true` counts them anew.",
         response_model=models.Answer[models.Reconciliation],
         responses=examples.responses(503),
     )
@@ -46,37 +50,30 @@ def register(api: FastAPI, parts: Parts) -> None:
         to: Annotated[str | None, Query(max_length=40, examples=["2026-09-02"])] = None,
         tz: Annotated[str, Query(max_length=64, examples=["UTC"])] = "UTC",
         by: Annotated[Literal["hour"] | None, Query(examples=["hour"])] = None,
+        recount: Annotated[bool, Query(description="Count closed hours anew, too", examples=[False])] = False,
     ) -> Response:
         known_type(record_type)
         since, until = _bounds(start, to, tz)
         generations = await parts.generations()
         generation = generations[record_type]
         raw = Topics(parts.settings.topic_prefix, generation).raw(record_type)
-        # positions first, ends after: so nothing is in flight and stored at once
-        positions = await parts.positions(record_type, generation)
-        offsets = await asyncio.to_thread(_offsets, parts, raw, since, until)
-        src_next = [positions.get(partition, 0) for partition in sorted(offsets.ends)]
-        query = reconciliation(
-            record_type,
-            src_next,
-            source_name=source,
-            batch_id=batch,
-            since=since,
-            until=until,
-            by_hour=by == "hour",
-            generation=generation,
-        )
-        if source is None and batch is None and since is None and until is None:
-            found, judged = await asyncio.gather(
-                parts.warehouse.rows(query),
-                parts.warehouse.rows(judged_below(record_type, offsets.starts, positions, generation)),
-            )
-            counted = {int(row["partition"]): int(row["rows"]) for row in judged}
-            missing = holes(spans(offsets.starts, positions, offsets.ends), counted)
-        else:
-            # only a whole type can be held against offsets
-            found, missing = await parts.warehouse.rows(query), []
-        books = [books_of(row) for row in found]
+        # one at a time, so that positions only rise from one request to the next
+        async with counter.lock(record_type):
+            if recount:
+                counter.forget(record_type, generation)
+            # positions first, ends after: so nothing is in flight and stored at once
+            positions = await parts.positions(record_type, generation)
+            offsets = await asyncio.to_thread(_offsets, parts, raw, since, until)
+            mark = await counter.mark(record_type) if batch is None else None
+            asked = Asked(record_type, generation, source, since, until, by == "hour", positions, offsets.ends, raw)
+            if source is None and batch is None and since is None and until is None:
+                books = await counter.books(asked, mark)
+                counted = await counter.judged(asked, offsets.starts, mark)
+                missing = holes(spans(offsets.starts, positions, offsets.ends), counted)
+            else:
+                # only a whole type can be held against offsets
+                books = await (counter.books(asked, mark) if batch is None else _of_batch(parts, asked, batch))
+                missing = []
         flying = {
             partition: (max(positions.get(partition, 0), span.start), span.end)
             for partition, span in (
@@ -105,6 +102,20 @@ def register(api: FastAPI, parts: Parts) -> None:
             complete_to_ms=complete_to_ms(progress, partitions, reach),
             generation=generation,
         )
+
+
+async def _of_batch(parts: Parts, asked: Asked, batch: int) -> list[Books]:
+    query = reconciliation(
+        asked.record_type,
+        asked.src_next(),
+        source_name=asked.source,
+        batch_id=batch,
+        since=asked.since,
+        until=asked.until,
+        by_hour=asked.hourly,
+        generation=asked.generation,
+    )
+    return [books_of(row) for row in await parts.warehouse.rows(query)]
 
 
 @dataclass(frozen=True, slots=True)

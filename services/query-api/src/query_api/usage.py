@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from datetime import timedelta
 from typing import Annotated, Literal
 
-import polars as pl
 from fastapi import FastAPI, Path, Query, Request, Response
 
-from query_api import examples, models
-from query_api.domain.measures import MEASURES
-from query_api.domain.present import kpis
+from query_api import examples, models, usage_reading
 from query_api.domain.problems import Problem, bad_parameter
 from query_api.domain.progress import complete_to_ms, freshest_ms
-from query_api.domain.ranges import dates_of, from_ms
+from query_api.domain.ranges import Dates, dates_of, from_ms
+from query_api.domain.usage_allowances import day_in_force
+from query_api.domain.usage_cycles import Cycle, cycles
 from query_api.http import answer
 from query_api.parts import Parts
-from query_api.queries import customer_of, known_customer, known_subscriber, usage_of_subscriber
-from telestream_warehouse import usage_per_day
+from query_api.queries import customer_of, known_customer, known_subscriber
+from query_api.series import Explain
+from telestream_warehouse import Holder
 
 DEFAULT = timedelta(days=31)
 LONGEST = timedelta(days=800)
@@ -37,9 +36,13 @@ def register(api: FastAPI, parts: Parts) -> None:
     @api.get(
         "/v1/customers/{id:path}/usage",
         tags=["customers"],
-        summary="What a customer used, by local day",
-        description="`{id}` is a customer id, or the `customer_ref` of a lookup; never a number. `from` ≤ date < `to` "
-        "in the business time zone (without them: the last 31 days). Days without usage are left out.",
+        summary="What a customer used, and what its plans still include",
+        description="`{id}` is a customer id, or the `customer_ref` of a lookup (then: whoever held the number); never "
+        "a number. `from` ≤ date < `to` in the business time zone (without them: the last 31 days). `local_date` is "
+        "the first date of a row's step; steps without usage are left out. `step=bill_cycle` widens the range to whole "
+        "cycles (without one: the running cycle, so month to date) and adds `cycles`: allowances used and left per "
+        "subscription and plan, each plan with its share of the days. A cycle starts at local midnight of "
+        "`bill_cycle_day`, in a shorter month on its last day; customers without one: the first.",
         response_model=models.Answer[models.Usage],
         responses=examples.responses(404, 503),
     )
@@ -48,30 +51,37 @@ def register(api: FastAPI, parts: Parts) -> None:
         customer: Annotated[str, Path(alias="id", min_length=1, max_length=128, examples=["C00042"])],
         start: Annotated[str | None, Query(alias="from", max_length=40, examples=["2026-09-01"])] = None,
         to: Annotated[str | None, Query(max_length=40, examples=["2026-10-01"])] = None,
+        step: Annotated[Literal["day", "month", "bill_cycle", "total"], Query(examples=["bill_cycle"])] = "day",
         group_by: Annotated[
-            list[Literal["plan_id", "roaming", "direction"]] | None, Query(max_length=3, examples=[["roaming"]])
+            list[Literal["plan_id", "roaming", "direction", "subscriber_id"]] | None,
+            Query(max_length=4, examples=[["roaming"]]),
         ] = None,
+        explain: Explain = False,
     ) -> Response:
         settings = parts.settings
-        dates = dates_of(start, to, settings.zone, from_ms(parts.now_ms()), DEFAULT, LONGEST)
+        now = from_ms(parts.now_ms())
+        dates = dates_of(start, to, settings.zone, now, DEFAULT, LONGEST)
         groups: list[str] = [*dict.fromkeys(group_by or [])]
         generations = await parts.generations()
         generation = generations["cdr"]
         reach = await parts.reach_of_aggregates(("cdr",), generations, BEAT_MS)
-        if REFERENCE.fullmatch(customer):
-            queries = (
-                usage_of_subscriber(customer, dates.start, dates.end, groups, generation),
-                known_subscriber(customer, generation),
+        is_reference = REFERENCE.fullmatch(customer) is not None
+        holder = Holder(subscriber_id=customer) if is_reference else Holder(customer)
+        whole: list[Cycle] = []
+        today = now.astimezone(settings.zone).date()
+        if step == "bill_cycle":
+            versions = await usage_reading.versions_of(parts, holder)
+            day = day_in_force(versions, now)
+            since = today if start is None and to is None else dates.start
+            whole = cycles(since, dates.end, day)
+            dates = Dates(whole[0].start, whole[-1].end)
+        rows = await usage_reading.rows_of(parts, holder, dates, step, whole, groups, generation)
+        if rows == b"[]":
+            known = await parts.warehouse.frame(
+                known_subscriber(customer, generation) if is_reference else known_customer(customer)
             )
-        else:
-            queries = (
-                usage_per_day(customer, dates.start, dates.end, group_by=groups, generation=generation),
-                known_customer(customer),
-            )
-        frame, known = await parts.warehouse.frames(*queries)
-        if frame.is_empty() and (known.is_empty() or not known["known"][0]):
-            raise Problem(404, "not_found", "no customer or reference of this id", "id")
-        rows = await asyncio.to_thread(_rows, frame, groups)
+            if known.is_empty() or not known["known"][0]:
+                raise Problem(404, "not_found", "no customer or reference of this id", "id")
         progress, _ = parts.progress()
         partitions = parts.partitions_of(("cdr",))
         head = {
@@ -79,10 +89,17 @@ def register(api: FastAPI, parts: Parts) -> None:
             "from": dates.start.isoformat(),
             "to": dates.end.isoformat(),
             "tz": settings.business_timezone,
+            "step": step,
         }
+        body = examples.with_rows(head, "rows", rows)
+        if whole:
+            found = await usage_reading.cycles_of(parts, holder, whole, versions, day, today, generation)
+            body = examples.with_member(body, "cycles", found)
+        if explain:
+            body = examples.with_member(body, "explain", await usage_reading.explain(parts, holder, dates, generation))
         return answer(
             request,
-            examples.with_rows(head, "days", rows),
+            body,
             as_of_ms=freshest_ms(progress, partitions, reach),
             complete_to_ms=complete_to_ms(progress, partitions, reach),
             generation=generation,
@@ -112,32 +129,6 @@ def register(api: FastAPI, parts: Parts) -> None:
             complete_to_ms=None,
             generation=generations["cdr"],
         )
-
-
-def listed_charges(column: str) -> pl.Expr:
-    """ClickHouse's map by currency as a list of (currency, charge_micros), by currency, as column ``charges``."""
-    entries = pl.List(pl.Struct({"key": pl.String, "value": pl.Int64}))
-    key, value = pl.element().struct.field("key"), pl.element().struct.field("value")
-    return (
-        pl.col(column)
-        .cast(entries)
-        .list.eval(
-            pl.struct(key.alias("currency"), value.alias("charge_micros")).sort_by(key).filter(key.sort_by(key) != "")
-        )
-        .alias("charges")
-    )
-
-
-def _rows(frame: pl.DataFrame, groups: list[str]) -> bytes:
-    if frame.is_empty():
-        return b"[]"
-    shown = frame.select(
-        pl.col("local_date").cast(pl.Date).cast(pl.String),
-        *(pl.col(name).cast(pl.String) for name in groups),
-        *(pl.col(name).cast(pl.Int64) for name in MEASURES["cdr"].all),
-        listed_charges("charge_micros"),
-    )
-    return shown.select("local_date", *groups, *kpis("plan")).write_json().encode()
 
 
 async def _asked(request: Request) -> tuple[str, str]:

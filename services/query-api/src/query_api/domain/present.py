@@ -1,10 +1,14 @@
-"""Aggregates as people read them: fields by their names, every ratio as numerator and denominator, money as text."""
+"""Aggregates as people read them: fields by their names, KPIs as value, numerator and denominator, money as text."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
+from fractions import Fraction
+
 import polars as pl
 
-from query_api.domain.measures import FAMILY_TYPES, MEASURES
+from query_api.domain.measures import FAMILY_TYPES, MEASURES, USAGE_MEASURES
+from telestream_domain.kpis import KPIS, PRESENT, Basis, Kpi, Term, kpis_of
 
 MICROS_DIGITS = 6
 
@@ -27,35 +31,77 @@ def charges(listed: pl.Expr) -> pl.Expr:
     return listed.list.eval(pl.struct(pl.element().struct.field("currency"), money(micros).alias("amount")))
 
 
-def kpis(family: str) -> list[pl.Expr]:
-    """One row of KPIs of a family: counts and sums as they are, means and ratios as ``num`` and ``den``."""
-    types = FAMILY_TYPES[family]
-    shown = [pl.col(name) for name in MEASURES["cdr"].all]
+def listed_charges(column: str) -> pl.Expr:
+    """ClickHouse's map by currency as a list of (currency, charge_micros), by currency, as column ``charges``."""
+    entries = pl.List(pl.Struct({"key": pl.String, "value": pl.Int64}))
+    key, value = pl.element().struct.field("key"), pl.element().struct.field("value")
+    return (
+        pl.col(column)
+        .cast(entries)
+        .list.eval(
+            pl.struct(key.alias("currency"), value.alias("charge_micros")).sort_by(key).filter(key.sort_by(key) != "")
+        )
+        .alias("charges")
+    )
+
+
+def kpi(row: Kpi) -> pl.Expr:
+    """One KPI of rows of sums as ``value``, ``num``, ``den``: as ``telestream_domain.kpis.shown``, by columns."""
+    den = _total(row.denominator) if row.denominator else pl.lit(1, pl.Int64)
+    if row.gated:
+        there = pl.all_horizontal(pl.col(PRESENT[kind]).fill_null(0) != 0 for kind in sorted(row.needs))
+        den = pl.when(there).then(den).otherwise(pl.lit(0, pl.Int64))
+    return ratio(row.name, _total(row.numerator), den)
+
+
+def ratio(name: str, num: pl.Expr, den: pl.Expr) -> pl.Expr:
+    """``value``, ``num`` and ``den`` as column ``name``; what is null in either counts as 0."""
+    num, den = num.fill_null(0), den.fill_null(0)
+    value = pl.when(den != 0).then(num / den)
+    return pl.struct(value.alias("value"), num.alias("num"), den.alias("den")).alias(name)
+
+
+def measured(family: str) -> list[pl.Expr]:
+    """The counts and sums of a family as they are; of means and ratios the KPIs show both sides."""
+    shown = [pl.col(name) for name in MEASURES["cdr"].all if not name.endswith("_count")]
     shown.append(charges(pl.col("charges")).alias("charges"))
-    answered = pl.col("completed") + pl.col("dropped")
-    shown += [
-        _ratio(answered, pl.col("attempts")).alias("answer_seizure_ratio"),
-        _ratio(pl.col("dropped"), answered).alias("drop_ratio"),
-        _ratio(pl.col("duration_ms"), answered).alias("mean_duration_ms"),
-    ]
-    if "network" in types:
+    if "network" in FAMILY_TYPES[family]:
         shown += [pl.col(name) for name in MEASURES["network"].counts if not name.endswith("_count")]
-        shown.append(_ratio(pl.col("successes"), pl.col("success_known")).alias("setup_success_ratio"))
-        shown += [
-            _ratio(_scaled(name, divisor), pl.col(f"{name}_count")).alias(alias)
-            for name, divisor, alias in (
-                ("latency_us", 1_000, "latency_ms"),
-                ("throughput_dl_kbps", 1_000, "throughput_dl_mbps"),
-                ("throughput_ul_kbps", 1_000, "throughput_ul_mbps"),
-                ("packet_loss_ppm", 1_000_000, "packet_loss_ratio"),
-            )
-        ]
     return shown
 
 
-def _ratio(numerator: pl.Expr, denominator: pl.Expr) -> pl.Expr:
-    return pl.struct(numerator.alias("num"), denominator.alias("den"))
+def window_kpis_of(family: str) -> tuple[Kpi, ...]:
+    """The KPIs that any windows of a family give."""
+    return kpis_of(family, Basis.WINDOWS)
 
 
-def _scaled(name: str, divisor: int) -> pl.Expr:
-    return pl.col(name) / divisor
+def kpis(family: str) -> list[pl.Expr]:
+    """One row of a family: its counts and sums, then its KPIs. Wants the column ``window_ms`` beside the measures."""
+    return [*measured(family), *(kpi(row) for row in window_kpis_of(family))]
+
+
+def usage_kpis() -> list[pl.Expr]:
+    """The same of subscriber-days, which have fewer measures and no KPI of the network."""
+    shown = [pl.col(name) for name in USAGE_MEASURES.all if not name.endswith("_count")]
+    shown.append(charges(pl.col("charges")).alias("charges"))
+    return [*shown, *(kpi(row) for row in USAGE_KPIS)]
+
+
+def _given(rows: Iterable[Kpi], columns: Collection[str]) -> tuple[Kpi, ...]:
+    needed = ((row, {name for name, _ in (*row.numerator, *row.denominator)}) for row in rows)
+    return tuple(row for row, names in needed if names <= set(columns))
+
+
+USAGE_KPIS = _given((row for row in KPIS if row.basis is Basis.WINDOWS), USAGE_MEASURES.all)
+"""The KPIs that a subscriber's days give."""
+
+
+def _total(terms: Iterable[Term]) -> pl.Expr:
+    parts = []
+    for name, factor in terms:
+        column = pl.col(name).fill_null(0)
+        exact = Fraction(factor)
+        if exact.numerator != 1:
+            column = column * exact.numerator
+        parts.append(column / exact.denominator if exact.denominator != 1 else column)
+    return sum(parts[1:], parts[0])

@@ -8,6 +8,12 @@ from dataclasses import dataclass, field, replace
 HISTORY = 900
 """Marks kept per partition: a quarter of an hour at one a second. An answer further behind is of unknown age."""
 
+SILENT_MS = 15 * 60_000
+"""A source that nothing came from for so long is named as silent: what it would have sent is in no answer."""
+
+EXPECTED_MS = 2 * 86_400_000
+"""Until then; one that is silent for longer is gone. Daily files come every day."""
+
 Partition = tuple[str, int]
 """Type and partition number."""
 
@@ -50,6 +56,8 @@ class Progress:
     """The latest marks per partition, offsets ascending. A new value is made for each batch."""
 
     marks: Mapping[Partition, tuple[Mark, ...]] = field(default_factory=dict)
+    arrivals: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """Type and source → its latest arrival in epoch ms, over all partitions."""
 
     def newest(self, partition: Partition, reach: Reach) -> Mark | None:
         """The newest mark that is wholly within ``reach``."""
@@ -73,6 +81,24 @@ def noted(progress: Progress, marks: Iterable[tuple[Partition, Mark]]) -> Progre
     if not updated:
         return progress
     return replace(progress, marks={**progress.marks, **{key: tuple(held[-HISTORY:]) for key, held in updated.items()}})
+
+
+def heard(progress: Progress, arrivals: Iterable[tuple[tuple[str, str], int]]) -> Progress:
+    """With the arrivals of sources, type by type; the latest of each counts."""
+    latest = dict(progress.arrivals)
+    for key, arrived_ms in arrivals:
+        latest[key] = max(arrived_ms, latest.get(key, arrived_ms))
+    return replace(progress, arrivals=latest)
+
+
+def silent_sources(progress: Progress, types: Iterable[str], now_ms: int) -> list[tuple[str, str, int]]:
+    """Type, source and latest arrival of those that are expected and silent, in order."""
+    wanted = set(types)
+    return sorted(
+        (kind, source, arrived_ms)
+        for (kind, source), arrived_ms in progress.arrivals.items()
+        if kind in wanted and now_ms - EXPECTED_MS < arrived_ms < now_ms - SILENT_MS
+    )
 
 
 def complete_to_ms(progress: Progress, partitions: Iterable[Partition], reach: Reach) -> int | None:

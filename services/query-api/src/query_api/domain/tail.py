@@ -276,10 +276,15 @@ def _no_rows(keys: Sequence[str], measures: Measures) -> pl.DataFrame:
 def _rows(states: pl.DataFrame, measures: Measures) -> pl.DataFrame:
     return states.select(
         *(pl.col(name).cast(_CHARGES[name]) for name in _KEY),
-        *(pl.col(name).cast(pl.Int32) for name in measures.counts),
-        *(pl.col(name).cast(pl.Int64) for name in measures.sums),
+        *(_measure(states, name, pl.Int32()) for name in measures.counts),
+        *(_measure(states, name, pl.Int64()) for name in measures.sums),
         pl.col("freshest_event_end_at").dt.epoch("ms").alias("freshest_at"),
     )
+
+
+def _measure(states: pl.DataFrame, name: str, kind: pl.DataType) -> pl.Expr:
+    """0 where the upserts are of an aggregator that did not have the measure yet."""
+    return pl.col(name).fill_null(0).cast(kind) if name in states.columns else pl.lit(0, kind).alias(name)
 
 
 def _charges(states: pl.DataFrame, names: Names) -> pl.DataFrame:

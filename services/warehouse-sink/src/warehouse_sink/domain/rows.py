@@ -120,6 +120,8 @@ def _judgements(record_type: str, generation: int, judged: pa.RecordBatch, booke
         "currency": pc.fill_null(judged["currency"], "")
         if "currency" in judged.schema.names
         else _constant(judged, ""),
+        "node_id": _column(judged, "node_id", pa.string()),
+        "node_seq": _column(judged, "node_seq", pa.int64()),
     }
     return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
 
