@@ -408,6 +408,10 @@ def test_a_customers_day_is_marked_where_the_number_changed_hands(written: Writt
     marked = {row["customer_id"] for row in written.truth["customer_day"] if row["identity_changed"]}
     assert marked
     assert marked <= changing
+    first_days = {tuple(day) for day in written.truth["first_days"]}
+    assert first_days
+    assert first_days <= {tuple(day) for day in written.truth["identity_changes"]}
+    assert len(first_days) <= sum(first >= SCENARIO.start_ms for first in first_day.values())
 
 
 def test_truth_adds_up_for_every_file_and_in_all(written: Written) -> None:

@@ -324,8 +324,7 @@ def compare_aggregates(warehouse: Warehouse, report: Report, truths: Sequence[Tr
                 prefix=f"{key[0].upper()}{block}-",
             ),
         )
-    customer_day = merged_rows(truths, "customer_day", "customer_id", "date")
-    settled = {(row["customer_id"], row["date"]): _flat(row) for row in customer_day if not row["identity_changed"]}
+    first_days = _first_days(truths)
     found = warehouse.groups(
         2,
         _FIGURES,
@@ -333,12 +332,11 @@ def compare_aggregates(warehouse: Warehouse, report: Report, truths: Sequence[Tr
         "WHERE startsWith(customer_id, {prefix:String}) GROUP BY ALL",
         prefix=f"C{block}-",
     )
-    unsettled = {tuple(change) for truth in truths for change in truth["identity_changes"]}
     report.compare_groups(
         "fact_customer_usage_daily, per customer and day",
         _FIGURES,
-        settled,
-        {group: sums for group, sums in found.items() if group not in unsettled},
+        _without(_expected(truths, "customer_day", "customer_id", "date"), first_days),
+        _without(found, first_days),
     )
 
 
@@ -413,26 +411,29 @@ _API_EVENTS = tuple(name for name in NETWORK_MEASURES if not name.endswith("_cou
 
 
 def compare_api(client: httpx.Client, access: Access, report: Report, truths: Sequence[Truth], day: date) -> None:
-    """Ask the query API as a dashboard would: the heaviest customers, every region by day, some cells by hour of
-    ``day``."""
+    """Ask the query API as a dashboard would: the heaviest customers and those of numbers that changed hands, every
+    region by day, some cells by hour of ``day``."""
 
     def ask(path: str, params: Mapping[str, str | list[str]]) -> dict[str, Any]:
         return patiently(lambda: _ask(client, access, path, params), PATIENCE_S)
 
     customer_day = merged_rows(truths, "customer_day", "customer_id", "date")
-    unsettled = {row["customer_id"] for row in customer_day if row["identity_changed"]}
+    first_days = _first_days(truths)
     records: Counter[str] = Counter()
+    passed_on: Counter[str] = Counter()
     for row in customer_day:
-        if row["customer_id"] not in unsettled:
-            records[row["customer_id"]] += row["records"]
-    chosen = [customer for customer, _ in records.most_common(API_CUSTOMERS)]
+        records[row["customer_id"]] += row["records"]
+        if row["identity_changed"] and (row["customer_id"], row["date"]) not in first_days:
+            passed_on[row["customer_id"]] += row["records"]
+    heaviest = (*records.most_common(API_CUSTOMERS), *passed_on.most_common(API_CUSTOMERS // 2))
+    chosen = dict.fromkeys(customer for customer, _ in heaviest)
     dates = sorted({row["date"] for row in customer_day})
     if not dates:
         return
     span = {"from": dates[0], "to": (date.fromisoformat(dates[-1]) + timedelta(days=1)).isoformat()}
     found: Groups = {}
     for customer in chosen:
-        for row in ask(f"/v1/customers/{customer}/usage", span)["days"]:
+        for row in ask(f"/v1/customers/{customer}/usage", span)["rows"]:
             found[customer, row["local_date"]] = _shown(row)
     report.compare_groups(
         "API, usage of customers per day",
@@ -440,9 +441,9 @@ def compare_api(client: httpx.Client, access: Access, report: Report, truths: Se
         {
             group: sums
             for group, sums in _expected(truths, "customer_day", "customer_id", "date").items()
-            if group[0] in set(chosen)
+            if group[0] in chosen and group not in first_days
         },
-        found,
+        _without(found, first_days),
     )
     names = (*_FIGURES, *_API_EVENTS)
     regions = sorted({row["region_id"] for truth in truths for row in truth["region_day"] if row["region_id"]})
@@ -479,6 +480,16 @@ def compare_api(client: httpx.Client, access: Access, report: Report, truths: Se
             for row in ask("/v1/network/performance", question)["rows"]
         },
     )
+
+
+def _first_days(truths: Sequence[Truth]) -> set[tuple[Any, ...]]:
+    """Customers and days on which their number was nobody's before: usage gives them the whole day, the truth the part
+    since then."""
+    return {tuple(day) for truth in truths for day in truth["first_days"]}
+
+
+def _without(groups: Groups, left_out: set[tuple[Any, ...]]) -> Groups:
+    return {group: sums for group, sums in groups.items() if group not in left_out}
 
 
 def _both(truths: Sequence[Truth], name: str, *keys: str) -> Groups:

@@ -12,7 +12,8 @@ Every sum counts stored records only, and missing values count as nothing (not a
 - ``customer_day``: per customer and day (UTC) of the start, the customer being the one at the start: ``voice_calls``
   (record type VOICE), ``all_duration_ms`` (of every record type) and the measures of ``cell_hour``.
   ``identity_changed``: on that day the number belonged to nobody, or to another, for a while, so that sums kept by
-  number, not by customer, differ; ``identity_changes`` lists all such customers and days, also without records.
+  number, not by customer, differ; ``identity_changes`` lists all such customers and days, also without records, and
+  ``first_days`` those of them on which the number belonged to nobody before.
   Records of unknown customers are counted in ``unknown_customer`` only.
 - ``cell_hour``: per cell (``cell_id``, the first one) and hour (UTC) of the start: ``records``; ``sms``, ``mms``,
   ``data_records``, ``ussd``, ``others`` by record type; ``attempts`` = VOICE and VIDEO, and of these the statuses
@@ -119,6 +120,7 @@ def cdr_truth(population: Population, table: cdrs.Columns) -> Truth:
         "cdr": summary,
         "customer_day": customer_day,
         "identity_changes": sorted(map(list, unsettled)),
+        "first_days": sorted(map(list, _first_days(population))),
         "cell_hour": _grouped(
             {"cell_id": (stored["cell"], lambda index: str(cell_ids[index])), "hour": (hour, _hour)},
             measures,
@@ -222,17 +224,23 @@ def _network_measures(stored: cdrs.Columns) -> dict[str, Ints]:
 
 def _unsettled(population: Population) -> set[tuple[str, str]]:
     """Customers and days on which their number was not theirs from the first moment to the last."""
-    days: set[tuple[str, str]] = set()
+    days = _first_days(population)
     first, second = population.first, population.second
-    begins = np.nonzero(is_set(first.customer) & (first.valid_from >= population.scenario.start_ms))[0]
-    for party in begins.tolist():
-        days.add((population.customer_id(int(first.customer[party])), iso_date(int(first.valid_from[party]))))
     passed_on = np.nonzero(is_set(second.customer) & (second.customer != first.customer))[0]
     for party in passed_on.tolist():
         date = iso_date(int(second.valid_from[party]))
         days.add((population.customer_id(int(first.customer[party])), date))
         days.add((population.customer_id(int(second.customer[party])), date))
     return days
+
+
+def _first_days(population: Population) -> set[tuple[str, str]]:
+    first = population.first
+    begins = np.nonzero(is_set(first.customer) & (first.valid_from >= population.scenario.start_ms))[0]
+    return {
+        (population.customer_id(int(first.customer[party])), iso_date(int(first.valid_from[party])))
+        for party in begins.tolist()
+    }
 
 
 def _grouped(
