@@ -20,6 +20,9 @@ _STATUSES = ("COMPLETED", "NO_ANSWER", "BUSY", "CANCELLED", "CONGESTION", "FAILE
 _COUNTED = {"sms": "SMS", "mms": "MMS", "data_records": "DATA", "ussd": "USSD", "others": "OTHER"}
 _CDR = ("records", *_COUNTED, "attempts", *(s.lower() for s in _STATUSES))
 _CDR_LONG = ("duration_ms", "holding_ms", "bytes_up", "bytes_down")
+_LATENESS_MS = 5 * 60_000
+_OF_DAYS = ("sessions", "sms_segments", "late_records")
+_OF_WINDOWS = ("ended_answered", "ended_dropped", "data_duration_ms", "data_bytes", *_OF_DAYS)
 _QUALITY = ("records", "reversals", "warned", "duration_ms", "bytes", "latency_ms")
 _MERGE_ROWS = 600_000
 
@@ -31,7 +34,7 @@ class Family:
     topic: str
     size_s: int
     groups: tuple[str, ...]
-    sums: tuple[str, ...] = (*_CDR, *_CDR_LONG)
+    sums: tuple[str, ...] = (*_CDR, *_CDR_LONG, *_OF_WINDOWS)
     bits: int = _SEGMENT_BITS
     arrays: bool = True
     event_end: bool = True
@@ -50,7 +53,15 @@ _SUBSCRIBER_DAY = ("subscriber_id", "plan_id", "roaming", "direction", "currency
 FAMILIES = (
     *(Family(topic, size, (group,)) for topic, group in _BY_TIME for size in (_MINUTE, _QUARTER)),
     Family("quality", _HOUR, ("source", "verdict", "rule"), _QUALITY, event_end=False),
-    Family("subscriber_day", _DAY, _SUBSCRIBER_DAY, bits=_DAY_SEGMENT_BITS, arrays=False, event_end=False),
+    Family(
+        "subscriber_day",
+        _DAY,
+        _SUBSCRIBER_DAY,
+        (*_CDR, *_CDR_LONG, *_OF_DAYS),
+        bits=_DAY_SEGMENT_BITS,
+        arrays=False,
+        event_end=False,
+    ),
 )
 
 
@@ -79,7 +90,9 @@ class Truth:
 def _stored(judged: pl.DataFrame) -> pl.DataFrame:
     started = pl.col("started_at").cast(pl.Int64)
     call = pl.col("record_type").is_in(["VOICE", "VIDEO"])
+    data = pl.col("record_type") == "DATA"
     zero = pl.lit(0)
+    both = pl.col("bytes_up").fill_null(0) + pl.col("bytes_down").fill_null(0)
     return judged.filter(pl.col("verdict") == "STORED").select(
         "n",
         started.alias("started"),
@@ -101,17 +114,30 @@ def _stored(judged: pl.DataFrame) -> pl.DataFrame:
         pl.when(call).then(pl.coalesce("holding_ms", "duration_ms", zero)).otherwise(zero).alias("holding_ms"),
         pl.col("bytes_up").fill_null(0),
         pl.col("bytes_down").fill_null(0),
+        "appended_ms",
+        # the traffic has no last cells, partial records or SMS segments: what would be counted from them is plain
+        (call & pl.col("status").is_in(["COMPLETED", "DROPPED"])).cast(pl.Int32).alias("ended_answered"),
+        (call & (pl.col("status") == "DROPPED")).cast(pl.Int32).alias("ended_dropped"),
+        pl.when(data).then(pl.col("duration_ms").fill_null(0)).otherwise(zero).alias("data_duration_ms"),
+        pl.when(data & (pl.col("duration_ms") > 0)).then(both).otherwise(zero).alias("data_bytes"),
+        data.cast(pl.Int32).alias("sessions"),
+        (pl.col("record_type") == "SMS").cast(pl.Int32).alias("sms_segments"),
     )
 
 
 def _of(stored: pl.DataFrame, family: Family) -> pl.DataFrame:
     if family.topic == "subscriber_day":
-        return stored.filter(pl.col("subscriber_kind") != "NONE").with_columns(
-            window=pl.col("local_date").cast(pl.Int32).cast(pl.Int64), currency="own_currency"
-        )
+        day = pl.col("local_date").cast(pl.Int32).cast(pl.Int64)
+        rows = stored.filter(pl.col("subscriber_kind") != "NONE").with_columns(window=day, currency="own_currency")
+        return rows.with_columns(late_records=_late((day + 1) * _DAY * 1_000))  # days are UTC's
     rows = stored.filter("recent") if family.size_s == _MINUTE else stored
     ms = family.size_s * 1_000
-    return rows.with_columns(window=pl.col("started") // ms * ms)
+    window = pl.col("started") // ms * ms
+    return rows.with_columns(window=window, late_records=_late(window + ms))
+
+
+def _late(end: pl.Expr) -> pl.Expr:
+    return (pl.col("appended_ms") > end + _LATENESS_MS).cast(pl.Int32)
 
 
 def _quality(judged: pl.DataFrame) -> pl.DataFrame:
