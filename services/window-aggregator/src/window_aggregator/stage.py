@@ -36,7 +36,7 @@ ENCODE_ROWS = 10_000
 MAX_DIRTY = 100_000
 """Changed windows of one family and partition that may gather before they are emitted whatever the rhythm says: they
 bound what one transaction, which must end within seconds, and memory hold. Fewer would be emitted again and again: with
-an eighth of it a bulk load wrote nearly two upserts per record, and everything behind them went a third slower.
+an eighth of it a bulk load wrote nearly two upserts per record, and the whole ran at three quarters of its pace.
 Of subscriber-days, whose segments are four times as large, four times as many: of a million subscribers every flush of
 fewer would be nearly an upsert per record."""
 
