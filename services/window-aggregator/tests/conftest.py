@@ -205,13 +205,14 @@ def expected(
         if end is not None:
             window["freshest"] = end if window["freshest"] is None else max(window["freshest"], end)
 
-    def mark(key: Key, arrived: int, end: int, sign: int, counted: bool = True) -> None:
-        """Late or a reversal?"""
-        late, window = arrived > end + 300_000, found[key]
-        if late or sign < 0:
-            window["late_at"] = max(arrived, window["late_at"] or 0)
+    def mark(key: Key, r: Record, end: int, counted: bool = True) -> None:
+        """Late or a reversal? ``judged_ms``: when Kafka took the judged record in, where it is known."""
+        late, reversal, window = r["appended_at"] > end + 300_000, r["sign"] < 0, found[key]
+        if late or reversal:
+            came = max(r["appended_at"], r.get("judged_ms", 0)) if reversal else r["appended_at"]
+            window["late_at"] = max(came, window["late_at"] or 0)
         if counted:
-            for name, value in (("late_records", late), ("reversals", sign < 0)):
+            for name, value in (("late_records", late), ("reversals", reversal)):
                 window["sums"][name] = window["sums"].get(name, 0) + value
 
     for r in records:
@@ -258,9 +259,9 @@ def expected(
                     own = {name: value for name, value in sums.items() if name not in ENDED}
                     there = (*key[:4], (last,), *key[5:])
                     add(there, sign, {name: sums.get(name, 0) for name in ENDED}, None, None, end)
-                    mark(there, r["appended_at"], start + size_s * 1_000, sign, counted=False)
+                    mark(there, r, start + size_s * 1_000, counted=False)
                 add(key, sign, own, currency, charge, end)
-                mark(key, r["appended_at"], start + size_s * 1_000, sign)
+                mark(key, r, start + size_s * 1_000)
                 if size_s == 900 and record_type == "cdr" and sign > 0 and r["subscriber_kind"] != "NONE":
                     seen = found[key].setdefault("sketch", {})
                     digest = xxh3(r["subscriber_id"])
@@ -276,7 +277,7 @@ def expected(
             own = {name: value for name, value in sums.items() if name in SUM_FIELDS["subscriber_day"]}
             add(key, sign, own | {"charge_micros": charge or 0}, None, None, None)
             following = datetime.combine(day + timedelta(days=1), time.min, tzinfo=ZoneInfo(zone))
-            mark(key, r["appended_at"], int(following.timestamp()) * 1_000, sign)
+            mark(key, r, int(following.timestamp()) * 1_000)
     for window in found.values():
         window["sums"] = {name: value for name, value in window["sums"].items() if value}
     return found

@@ -32,9 +32,13 @@ BEFORE_BORDER = (1 << SUBSCRIBER_DAY_SEGMENT_BITS) - 700
 """So that segments of both widths close in the middle of the test."""
 
 
-def _comparable(windows: dict[Any, Any]) -> dict[Any, Any]:
-    """With whether ``late_at`` is set in its place: for a reversal it is Kafka's time, which no model foresees."""
-    return {key: window | {"late_at": window["late_at"] is not None} for key, window in windows.items()}
+def _judged(record: dict[str, Any]) -> Any:
+    """Notes in the record when Kafka took it in: that is when a reversal came."""
+
+    def note(_: Any, message: Any) -> None:
+        record["judged_ms"] = message.timestamp()[1]
+
+    return note
 
 
 class Installation:
@@ -68,8 +72,9 @@ class Installation:
                 first = BEFORE_BORDER + len(known)
                 found = self.make(record_type, count, seed, first=first, partition=partition)
                 known += found
-                for value in self.model.values_of(found, record_type, self.ids[topic]):
-                    self.producer.produce(topic, value, partition=partition)
+                values = self.model.values_of(found, record_type, self.ids[topic])
+                for record, value in zip(found, values, strict=True):
+                    self.producer.produce(topic, value, partition=partition, on_delivery=_judged(record))
                 self.producer.flush()
         self.producer.commit_transaction(30)
 
@@ -106,13 +111,13 @@ class Installation:
         self.catch_up()
         schemas = {family: self.schema_of(self.ids[self.topics.agg(family)]) for family in FAMILIES}
         decoded = [(family, decode_record(value, schemas[family])) for (family, _), value in self.latest.items()]
-        return _comparable(dict(self.model.as_window(f, v) for f, v in decoded if v["marker_offset"] is None))
+        return dict(self.model.as_window(f, v) for f, v in decoded if v["marker_offset"] is None)
 
     def expected(self) -> dict[Any, Any]:
         found: dict[Any, Any] = {}
         for (record_type, _), records in self.records.items():
             found |= self.model.expected(records, record_type, 18, 20)
-        return _comparable(found)
+        return found
 
     def wait_for(self, wanted: Callable[[], bool], what: str, seconds: float = 90) -> None:
         deadline = time.monotonic() + seconds
