@@ -27,8 +27,10 @@ from faust_batch.plain import PlainRunner
 from faust_batch.reader import TopicTail, end_offsets, read_partition
 from faust_batch.source import Source
 from faust_batch.stage import Stage, StatelessStage
+from faust_batch.topic_ids import NO_ID, TopicIds
 
 __all__ = [
+    "NO_ID",
     "AssignmentLost",
     "Batch",
     "BatchError",
@@ -53,6 +55,7 @@ __all__ = [
     "Stage",
     "StageFailed",
     "StatelessStage",
+    "TopicIds",
     "TopicMadeAnew",
     "TopicMissing",
     "TopicTail",

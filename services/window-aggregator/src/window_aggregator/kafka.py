@@ -7,8 +7,7 @@ from typing import Any
 
 from confluent_kafka import Consumer
 
-from faust_batch import Batch, Source, log_range, read_partition
-from faust_batch.topic_ids import NO_ID, TopicIds
+from faust_batch import NO_ID, Batch, Source, TopicIds, log_range, read_partition
 from telestream_domain import Topics
 
 

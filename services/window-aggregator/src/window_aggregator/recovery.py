@@ -107,8 +107,9 @@ def restored_families(
     if start < state.position:
         for batch in log.enriched(source, start, state.position):
             rows = narrow(codec.enriched(batch.values, record_type, str(source)), record_type, batch.timestamps_ms)
+            added = measured(rows, record_type, [families[name] for name in found])
             for name, open_ in found.items():
-                found[name] = _with_missing(open_, rows, families[name], record_type, included.get(name))
+                found[name] = _with_missing(open_, added[name], families[name], record_type, included.get(name))
     return found
 
 
@@ -215,14 +216,13 @@ def _included(portions: Sequence[pl.DataFrame], family: Family) -> pl.DataFrame:
 
 
 def _with_missing(
-    open_: FamilyState, rows: pl.DataFrame, family: Family, record_type: str, included: pl.DataFrame | None
+    open_: FamilyState, added: pl.DataFrame, family: Family, record_type: str, included: pl.DataFrame | None
 ) -> FamilyState:
-    """With the records of the open segment that no upsert holds."""
+    """With what records of the open segment ``added`` that no upsert holds."""
     behind = max(open_.first_src(family), open_.cursor.all_to + 1)
-    rows = rows.filter(pl.col("src_offset") >= behind)
-    if rows.is_empty():
+    missing = added.filter(pl.col("touched") >= behind)
+    if missing.is_empty():
         return open_
-    missing = measured(rows, record_type, family)
     if included is not None:
         missing = missing.join(included, on=family.windows(), how="left").filter(
             pl.col("included_to").is_null() | (pl.col("touched") > pl.col("included_to"))

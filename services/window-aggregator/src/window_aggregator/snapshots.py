@@ -15,7 +15,7 @@ from telestream_contracts import arrow_schema, enriched_schema
 from telestream_runtime import get_logger
 from window_aggregator.codec import Codec
 from window_aggregator.domain.families import Family
-from window_aggregator.domain.measures import measured, merged, narrow
+from window_aggregator.domain.measures import narrow, partials
 from window_aggregator.recovery import Log, families_since
 from window_aggregator.snapshot import Snapshot
 from window_aggregator.snapshot_cache import SnapshotCache
@@ -126,9 +126,5 @@ def _shape(record_type: str, families: tuple[Family, ...]) -> str:
     """The columns of the sums with their types, as text."""
     empty = pl.from_arrow(arrow_schema(enriched_schema(record_type)).empty_table())
     assert isinstance(empty, pl.DataFrame)
-    rows = narrow(empty, record_type, np.zeros(0, np.int64))
-    return "; ".join(
-        f"{family.name}: {merged([measured(rows, record_type, family)], family, record_type).schema}"
-        for family in families
-        if record_type in family.types
-    )
+    found = partials(narrow(empty, record_type, np.zeros(0, np.int64)), record_type, families)
+    return "; ".join(f"{name}: {partial.rows.schema}" for name, partial in found.items())

@@ -133,6 +133,17 @@ def partials(rows: pl.DataFrame, record_type: str, families: Sequence[Family]) -
 
     Records that are not STORED count in quality alone.
     """
+    found = measured(rows, record_type, families)
+    return {
+        family.name: Partial(merged([own], family, record_type), entries(own, family, record_type))
+        for family in families
+        if (own := found.get(family.name)) is not None
+    }
+
+
+def measured(rows: pl.DataFrame, record_type: str, families: Sequence[Family]) -> Mapping[str, pl.DataFrame]:
+    """What each record adds to each family of the type in which it counts: the family's keys, ``touched`` (its source
+    offset), the sums, and ``mark`` for its sketches. A record that counts in two windows has two rows."""
     stored = _stored(rows, record_type)
     found, shared = {}, {}
     for family in families:
@@ -140,15 +151,8 @@ def partials(rows: pl.DataFrame, record_type: str, families: Sequence[Family]) -
             kind = (family.window_s, family.recent_only)
             if kind not in shared:
                 shared[kind] = _in_windows(stored, rows, record_type, family)
-            own = _of_family(shared[kind], record_type, family)
-            found[family.name] = Partial(merged([own], family, record_type), entries(own, family, record_type))
+            found[family.name] = _of_family(shared[kind], record_type, family)
     return found
-
-
-def measured(rows: pl.DataFrame, record_type: str, family: Family) -> pl.DataFrame:
-    """What each record that counts in the family adds: the family's keys, ``touched`` (its source offset), the sums,
-    and ``mark`` for its sketches. A record that counts in two windows has two rows."""
-    return _of_family(_in_windows(_stored(rows, record_type), rows, record_type, family), record_type, family)
 
 
 def _in_windows(stored: pl.DataFrame, rows: pl.DataFrame, record_type: str, family: Family) -> pl.DataFrame:
