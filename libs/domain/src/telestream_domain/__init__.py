@@ -2,6 +2,7 @@
 
 from telestream_domain.errors import TelestreamError
 from telestream_domain.names import DEFAULT_PREFIX, FAMILIES, Topics, group_id
+from telestream_domain.pseudonyms import MASKED, PSEUDONYM, is_pseudonym, shown_subscriber, shown_subscriber_sql
 from telestream_domain.rules import CONFLICT, REFUSED, REJECTED, RULES, RULES_VERSION, WARN, Rule, Severity
 from telestream_domain.segments import (
     LATENCY_BOUNDS_MS,
@@ -22,8 +23,10 @@ __all__ = [
     "FAMILIES",
     "LATENCY_BOUNDS_MS",
     "LATENESS_MS",
+    "MASKED",
     "MINUTE_WINDOWS_MAX_AGE_MS",
     "NETWORK",
+    "PSEUDONYM",
     "REFERENCES",
     "REFUSED",
     "REJECTED",
@@ -40,6 +43,9 @@ __all__ = [
     "Topics",
     "cuts",
     "group_id",
+    "is_pseudonym",
     "segment_of",
     "segment_start",
+    "shown_subscriber",
+    "shown_subscriber_sql",
 ]

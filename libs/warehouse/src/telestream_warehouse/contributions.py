@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from telestream_domain import shown_subscriber_sql
 from telestream_domain.kpis import Basis, Kpi
 from telestream_warehouse.query import Parameter, Query
 from telestream_warehouse.tables import FACTS, source
@@ -84,8 +85,7 @@ _SHOWN: Mapping[str, Mapping[str, str]] = {
         "status": "toString(f.status)",
         "cell_id": "ifNull(toString(f.cell_id), '')",
         "last_cell_id": "ifNull(toString(f.last_cell_id), '')",
-        # a pseudonym may be shown, a number may not
-        "subscriber_id": "if(match(f.subscriber_id, '^k[0-9]{1,3}[.][A-Za-z0-9_-]{22}$'), f.subscriber_id, 'masked')",
+        "subscriber_id": shown_subscriber_sql("f.subscriber_id"),
         **_ORIGIN,
     },
     "network": {

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
+from telestream_domain import LATENESS_MS, shown_subscriber_sql
 from telestream_warehouse.contributions import CONTRIBUTIONS
 from telestream_warehouse.query import Parameter, Query
 from telestream_warehouse.tables import measures, source
 
 GROUPS = ("subscriber_id", "plan_id", "roaming", "direction")
 
-LATENESS_MIN = 5
+LATENESS_MIN = LATENESS_MS // 60_000
 """Minutes after the end of a day from which a record is late: as the aggregator counts."""
 
 
@@ -34,7 +35,6 @@ FACT_MEASURES: Mapping[str, str] = {
 """Measure → what one row ``f`` of ``fact_cdr`` adds to it."""
 
 _FROM_FACTS = tuple(name for name in measures("subscriber_day") if name in FACT_MEASURES)
-_PSEUDONYM = "^k[0-9]{1,3}[.][A-Za-z0-9_-]{22}$"
 _MARGIN = timedelta(days=1)
 
 
@@ -153,7 +153,7 @@ def usage_records(
     f.event_uid AS event_uid,
     toString(f.record_type) AS record_type,
     toString(f.status) AS status,
-    if(match(f.subscriber_id, '{_PSEUDONYM}'), f.subscriber_id, 'masked') AS subscriber_id,
+    {shown_subscriber_sql("f.subscriber_id")} AS subscriber_id,
     ifNull(toString(f.plan_id), '') AS plan_id,
     toString(f.roaming) AS roaming,
     ifNull(toString(f.direction), '') AS direction,

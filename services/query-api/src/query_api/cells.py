@@ -11,8 +11,7 @@ from query_api import examples, models
 from query_api.domain.problems import Problem
 from query_api.domain.ranges import from_ms, iso, range_of, zone_of
 from query_api.domain.series import LONGEST, Series, checked, chosen
-from query_api.explain import explained
-from query_api.http import answer
+from query_api.explain import answered
 from query_api.parts import Parts
 from query_api.queries import cell_of
 from query_api.series import Explain, Kpis, found
@@ -46,7 +45,8 @@ def register(api: FastAPI, parts: Parts) -> None:
         checked(asked, step, now_ms)
         kpis = chosen(kpi, "cell", step, None)
         known = await parts.warehouse.rows(cell_of(cell))
-        result = await found(parts, Series("cell", kpis, asked, step, zone, [cell], with_measures=True))
+        question = Series("cell", kpis, asked, step, zone, [cell], with_measures=True)
+        result = await found(parts, question)
         if not known and result.last is None:
             raise Problem(404, "not_found", "no cell of this id, and no record of it in the range", "id")
         head: dict[str, Any] = {
@@ -56,10 +56,5 @@ def register(api: FastAPI, parts: Parts) -> None:
             "to": iso(asked.end),
             "step": step,
             "tz": tz,
-            "silent_sources": result.silent,
         }
-        body = examples.with_rows(head, "rows", result.table.rows)
-        if explain:
-            told = await explained(parts, kpis, "cell", [cell], result.newest, result.generations)
-            body = examples.with_member(body, "explain", told)
-        return answer(request, body, **result.said)
+        return await answered(request, parts, question, result, head, explain)

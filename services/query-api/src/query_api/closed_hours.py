@@ -19,6 +19,7 @@ from query_api.domain.closed import (
     by_hour,
     hour_down,
     hour_up,
+    instant_of,
     joined,
     missing,
 )
@@ -148,7 +149,7 @@ class Counter:
         rows = await self.parts.warehouse.rows(
             judged_between(asked.record_type, since, asked.src_next(), asked.generation)
         )
-        changed = {hour_down(_at(hour)) for row in rows for hour in row["hours"]}
+        changed = {hour_down(instant_of(hour)) for row in rows for hour in row["hours"]}
         closed, spans = closed.without(changed)
         if spans:
             again = by_hour(await self._count(asked, spans, hourly=True))
@@ -247,8 +248,3 @@ def _open_spans(asked: Asked, known: Span | None) -> list[Arrived]:
     if asked.until is None or known[1] < asked.until:
         spans.append((known[1], asked.until))
     return spans
-
-
-def _at(text: str) -> datetime:
-    at = datetime.fromisoformat(text)
-    return at if at.tzinfo else at.replace(tzinfo=BEGINNING.tzinfo)

@@ -10,7 +10,6 @@ from typing import Any
 from query_api import examples_quality, models
 from query_api.domain.measures import MEASURES, USAGE_MEASURES
 from query_api.domain.present import USAGE_KPIS
-from query_api.domain.problems import Problem
 from telestream_domain.kpis import KPI, WINDOW_MS, Basis, Kpi, kpis_of, shown
 
 _TIMES = {"as_of": "2026-09-01T10:14:58.120Z", "complete_to": "2026-09-01T10:09:57.000Z"}
@@ -59,17 +58,6 @@ def with_rows(head: dict[str, Any], name: str, rows: bytes) -> bytes:
 def with_member(data: bytes, name: str, value: bytes) -> bytes:
     """A JSON object, as text, with one more member."""
     return b"".join((data[:-1], b",", json.dumps(name).encode(), b":", value, b"}"))
-
-
-def json_object(body: bytes) -> dict[str, Any]:
-    """The body as an object; raises Problem, which quotes nothing of it."""
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
-        raise Problem(400, "not_json", "the body is not JSON") from None
-    if not isinstance(found, dict):
-        raise Problem(422, "wrong_type", "the body must be an object")
-    return found
 
 
 def _answer(data: Any, **more: Any) -> dict[str, Any]:

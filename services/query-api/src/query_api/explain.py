@@ -7,13 +7,30 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from fastapi import Request, Response
+
+from query_api import examples
 from query_api.domain.problems import Problem
 from query_api.domain.ranges import iso
+from query_api.domain.series import Series
+from query_api.http import answer
 from query_api.parts import Parts
+from query_api.series import Found
 from telestream_domain.kpis import Kpi, Term
 from telestream_warehouse import contributing
 
 RECORDS = 10
+
+
+async def answered(
+    request: Request, parts: Parts, question: Series, result: Found, head: dict[str, Any], explain: bool
+) -> Response:
+    """A series as an answer: ``head``, the silent sources, the rows, and if asked for what each KPI is."""
+    body = examples.with_rows({**head, "silent_sources": result.silent}, "rows", result.table.rows)
+    if explain:
+        told = await explained(parts, question.kpis, question.family, question.ids, result.newest, result.generations)
+        body = examples.with_member(body, "explain", told)
+    return answer(request, body, **result.said)
 
 
 async def explained(

@@ -26,6 +26,7 @@ from telestream_runtime import get_logger
 API_PREFIX = "/v1"
 KEY_HEADER = b"x-api-key"
 MAX_QUERY_BYTES = 8_192
+MAX_BODY_BYTES = 4_096
 
 ROLE_OF_ROUTE: Mapping[tuple[str, str], str] = {
     ("GET", "/v1/metrics/realtime"): "read",
@@ -103,6 +104,24 @@ def sources_of(request: Request, source: str | None = None) -> list[str] | None:
             raise Problem(403, "source_not_allowed", "this key is bound to other sources", "source")
         return [source]
     return None if key.may_send(ALL_SOURCES) else sorted(key.sources)
+
+
+async def json_object(request: Request) -> dict[str, Any]:
+    """The body as an object. Raises Problem, which quotes nothing of it."""
+    body = b""
+    async for piece in request.stream():
+        body += piece
+        if len(body) > MAX_BODY_BYTES:
+            raise Problem(413, "too_large", f"the body has more than {MAX_BODY_BYTES} bytes")
+    if request.headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
+        raise Problem(415, "not_json", "send application/json")
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        raise Problem(400, "not_json", "the body is not JSON") from None
+    if not isinstance(found, dict):
+        raise Problem(422, "wrong_type", "the body must be an object")
+    return found
 
 
 def problem_response(problem: Problem, of_request: str) -> Response:

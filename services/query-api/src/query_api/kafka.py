@@ -250,22 +250,30 @@ class RawEnds:
             raise unavailable("Kafka") from err
 
 
-def _tail_settings(bootstrap: str) -> dict[str, Any]:
+def reading(bootstrap: str, name: str, **own: Any) -> dict[str, Any]:
+    """Settings of a consumer of committed records that joins no group, with some of its ``own``."""
     return {
         "bootstrap.servers": bootstrap,
-        # librdkafka wants a name; it joins no group and commits nothing
-        "group.id": "telestream-query-tail",
-        "client.id": "telestream-query-tail",
+        # librdkafka wants a name of a group
+        "group.id": name,
+        "client.id": name,
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         "isolation.level": "read_committed",
         "auto.offset.reset": "error",
         "enable.partition.eof": True,
         "fetch.wait.max.ms": 50,
+        **own,
+    }
+
+
+def _tail_settings(bootstrap: str) -> dict[str, Any]:
+    own = {
         "fetch.error.backoff.ms": 100,
         "queued.max.messages.kbytes": PREFETCH_KIB,
         "topic.metadata.refresh.interval.ms": 30_000,
     }
+    return reading(bootstrap, "telestream-query-tail", **own)
 
 
 def _partition_numbers(consumer: Any, topic: str) -> list[int]:

@@ -11,8 +11,7 @@ from query_api import examples, models
 from query_api.domain.problems import bad_parameter
 from query_api.domain.ranges import from_ms, iso, range_of, zone_of
 from query_api.domain.series import LONGEST, Series, chosen
-from query_api.explain import explained
-from query_api.http import answer
+from query_api.explain import answered
 from query_api.parts import Parts
 from query_api.realtime import Ids
 from query_api.series import Explain, Kpis, found
@@ -49,21 +48,16 @@ def register(api: FastAPI, parts: Parts) -> None:
         zone = zone_of(tz)
         asked = range_of(start, to, zone, from_ms(parts.now_ms()), DEFAULT, LONGEST["1h"])
         kpis = chosen(kpi, family, step, Basis.WINDOWS)
-        series = Series(family, kpis, asked, step, zone, ids, group_by != "none", with_measures=True)
-        result = await found(parts, series)
+        question = Series(family, kpis, asked, step, zone, ids, group_by != "none", with_measures=True)
+        result = await found(parts, question)
         head: dict[str, Any] = {
             "from": iso(asked.start),
             "to": iso(asked.end),
             "step": step,
             "tz": tz,
             "group_by": group_by,
-            "silent_sources": result.silent,
         }
-        body = examples.with_rows(head, "rows", result.table.rows)
-        if explain:
-            told = await explained(parts, kpis, family, ids, result.newest, result.generations)
-            body = examples.with_member(body, "explain", told)
-        return answer(request, body, **result.said)
+        return await answered(request, parts, question, result, head, explain)
 
 
 def _family(group_by: str, cell_id: list[str] | None, region_id: list[str] | None) -> tuple[str, list[str]]:

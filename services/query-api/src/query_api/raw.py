@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,11 +10,11 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from query_api.domain.problems import unavailable
+from query_api.kafka import librdkafka_log, reading
 from telestream_contracts import schema_id_of
 
 TIMEOUT_S = 8.0
 BATCH_MESSAGES = 5_000
-librdkafka_log = logging.getLogger("librdkafka")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,21 +88,9 @@ class RawRecords:
         raise unavailable("Kafka")
 
     def _consumer(self) -> Any:
-        return Consumer(
-            {
-                "bootstrap.servers": self._bootstrap,
-                # librdkafka wants a name; it joins no group and commits nothing
-                "group.id": "telestream-query-trace",
-                "client.id": "telestream-query-trace",
-                "enable.auto.commit": False,
-                "enable.auto.offset.store": False,
-                "isolation.level": "read_committed",
-                "auto.offset.reset": "error",
-                "enable.partition.eof": True,
-                "fetch.wait.max.ms": 50,
-                "fetch.queue.backoff.ms": 10,
-                "queued.max.messages.kbytes": 2_048,
-                "fetch.message.max.bytes": 262_144,
-            },
-            logger=librdkafka_log,
-        )
+        own = {
+            "fetch.queue.backoff.ms": 10,
+            "queued.max.messages.kbytes": 2_048,
+            "fetch.message.max.bytes": 262_144,
+        }
+        return Consumer(reading(self._bootstrap, "telestream-query-trace", **own), logger=librdkafka_log)

@@ -12,8 +12,7 @@ from query_api.domain.measures import GROUP_FIELDS
 from query_api.domain.problems import bad_parameter
 from query_api.domain.ranges import from_ms, iso, range_of, zone_of
 from query_api.domain.series import LONGEST, Series, checked, chosen
-from query_api.explain import explained
-from query_api.http import answer
+from query_api.explain import answered
 from query_api.parts import Parts
 from query_api.realtime import Ids
 from query_api.series import Explain, Kpis, found
@@ -64,7 +63,8 @@ def register(api: FastAPI, parts: Parts) -> None:
         checked(asked, step, now_ms)
         kpis = chosen(kpi, family, step, Basis.WINDOWS)
         grouped = group_by != "none"
-        result = await found(parts, Series(family, kpis, asked, step, zone, ids, grouped))
+        question = Series(family, kpis, asked, step, zone, ids, grouped)
+        result = await found(parts, question)
         head: dict[str, Any] = {
             "from": iso(asked.start),
             "to": iso(asked.end),
@@ -73,13 +73,8 @@ def register(api: FastAPI, parts: Parts) -> None:
             "family": family,
             "group_by": family if grouped else "none",
             "kpis": [named(row) for row in kpis],
-            "silent_sources": result.silent,
         }
-        body = examples.with_rows(head, "rows", result.table.rows)
-        if explain:
-            told = await explained(parts, kpis, family, ids, result.newest, result.generations)
-            body = examples.with_member(body, "explain", told)
-        return answer(request, body, **result.said)
+        return await answered(request, parts, question, result, head, explain)
 
 
 def named(row: Kpi) -> dict[str, Any]:

@@ -13,11 +13,11 @@ from query_api import examples, models
 from query_api.domain import trace as story
 from query_api.domain.problems import Problem, bad_parameter
 from query_api.domain.ranges import from_ms, iso, iso_ms
-from query_api.http import answer
+from query_api.http import answer, json_object
 from query_api.parts import Parts, known_type, shown_generation
 from query_api.raw import RawRecord
 from telestream_contracts import decode_each
-from telestream_domain import CONFLICT, TYPES, TelestreamError
+from telestream_domain import CONFLICT, TYPES, TelestreamError, shown_subscriber
 from telestream_warehouse import (
     FACTS,
     booked_at,
@@ -36,7 +36,6 @@ MAX_TOLD = 20
 MAX_SCANNED = 50_000
 """Offsets in flight that are looked through; reading more would take seconds."""
 
-MAX_BODY_BYTES = 4_096
 FIELDS = {"source": 64, "event_id": 128, "type": 20}
 Row = dict[str, Any]
 Place = tuple[int, int]
@@ -88,14 +87,7 @@ def register(api: FastAPI, parts: Parts) -> None:
 
 async def _asked(request: Request) -> dict[str, str]:
     """Source, event id and perhaps type, as text. Nothing of the body is ever echoed."""
-    body = b""
-    async for piece in request.stream():
-        body += piece
-        if len(body) > MAX_BODY_BYTES:
-            raise Problem(413, "too_large", f"the body has more than {MAX_BODY_BYTES} bytes")
-    if request.headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
-        raise Problem(415, "not_json", "send application/json")
-    asked = examples.json_object(body)
+    asked = await json_object(request)
     for name in asked:
         if name not in FIELDS:
             raise Problem(422, "unknown_field", "send source, event_id and perhaps type", "event_id")
@@ -159,7 +151,7 @@ class _Story:
                 copies[record.partition, record.offset] = self._flying(record)
         raw = await self._raw([*sorted(copies)[:MAX_TOLD], *(_place(row) for one in reversals.values() for row in one)])
         for place, copy in copies.items():
-            copy["raw"] = await self._shown_raw(place, raw.get(place), raw is not None)
+            copy["raw"] = await self._shown_raw(place, raw.get(place))
             copy["reversals"] = [
                 {
                     "offset": row["src_offset"],
@@ -185,7 +177,7 @@ class _Story:
             "origin": story.origin_of(row["batch_id"], row.get("line"), None),
             "appended_at": _iso(row["appended_at"]),
             "event_at": _iso(row.get("event_at")),
-            "subscriber_id": story.shown_subscriber(row["subscriber_id"]) if row.get("subscriber_id") else None,
+            "subscriber_id": shown_subscriber(row["subscriber_id"]) if row.get("subscriber_id") else None,
             "rules_version": row.get("rules_version"),
             "warnings": row.get("warnings") or [],
             "references": [],
@@ -259,7 +251,7 @@ class _Story:
         except Problem:
             return {}
 
-    async def _shown_raw(self, place: Place, record: RawRecord | None, asked: bool) -> Row:
+    async def _shown_raw(self, place: Place, record: RawRecord | None) -> Row:
         schema_id = None if record is None else record.schema_id
         version = None
         if schema_id is not None:
@@ -327,7 +319,7 @@ class _Story:
                         "family": window.family,
                         "size_s": window.size_s,
                         "window_start": iso(from_ms(window.start_ms)),
-                        "group": story.shown_subscriber(group) if window.family == "subscriber_day" else group,
+                        "group": shown_subscriber(group) if window.family == "subscriber_day" else group,
                         "partition": place[0],
                         "segment": story.segment_in(window.family, offset),
                         "adds": effect,

@@ -14,10 +14,11 @@ from query_api.domain.progress import complete_to_ms, freshest_ms
 from query_api.domain.ranges import Dates, dates_of, from_ms
 from query_api.domain.usage_allowances import day_in_force
 from query_api.domain.usage_cycles import Cycle, cycles
-from query_api.http import answer
+from query_api.http import answer, json_object
 from query_api.parts import Parts
 from query_api.queries import customer_of, known_customer, known_subscriber
 from query_api.series import Explain
+from telestream_domain import is_pseudonym
 from telestream_warehouse import Holder
 
 DEFAULT = timedelta(days=31)
@@ -25,10 +26,6 @@ LONGEST = timedelta(days=800)
 BEAT_MS = 135_000
 """Subscriber-days are published every 120 seconds, and written within a few."""
 
-REFERENCE = re.compile(r"k[0-9]{1,3}\.[A-Za-z0-9_-]{22}")
-"""What a lookup gives: which key, and the pseudonym. No customer id looks like it."""
-
-MAX_BODY_BYTES = 4_096
 NUMBERS = {"msisdn": re.compile(r"\+?[0-9 ()./-]{3,32}"), "imsi": re.compile(r"[0-9]{6,15}")}
 
 
@@ -65,7 +62,7 @@ def register(api: FastAPI, parts: Parts) -> None:
         generations = await parts.generations()
         generation = generations["cdr"]
         reach = await parts.reach_of_aggregates(("cdr",), generations, BEAT_MS)
-        is_reference = REFERENCE.fullmatch(customer) is not None
+        is_reference = is_pseudonym(customer)  # what a lookup gives; no customer id looks like it
         holder = Holder(subscriber_id=customer) if is_reference else Holder(customer)
         whole: list[Cycle] = []
         today = now.astimezone(settings.zone).date()
@@ -133,14 +130,7 @@ def register(api: FastAPI, parts: Parts) -> None:
 
 async def _asked(request: Request) -> tuple[str, str]:
     """Which kind of number, and the number. Nothing of the body is ever echoed."""
-    body = b""
-    async for piece in request.stream():
-        body += piece
-        if len(body) > MAX_BODY_BYTES:
-            raise Problem(413, "too_large", f"the body has more than {MAX_BODY_BYTES} bytes")
-    if request.headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
-        raise Problem(415, "not_json", "send application/json")
-    asked = examples.json_object(body)
+    asked = await json_object(request)
     unknown = [name for name in asked if name not in NUMBERS]
     if unknown or len(asked) != 1:
         raise Problem(422, "unknown_field" if unknown else "missing_field", 'send either "msisdn" or "imsi"', "msisdn")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections.abc import Sequence
 from datetime import date, datetime
 from typing import Any
@@ -18,12 +17,10 @@ from query_api.domain.usage_allowances import SERVICES, Terms, Version, allowanc
 from query_api.domain.usage_cycles import Cycle, starts_of
 from query_api.domain.usage_measures import explained
 from query_api.parts import Parts
+from telestream_domain import MASKED, PSEUDONYM, shown_subscriber
 from telestream_warehouse import Holder, holdings, plan_terms, usage, usage_records
 
 RECORDS = 10
-PSEUDONYM = r"^k[0-9]{1,3}\.[A-Za-z0-9_-]{22}$"
-MASKED = "masked"
-"""Shown instead of an identifier that is a number, where an operator keeps them."""
 
 _ALLOWANCE_GROUPS = ("subscriber_id", "plan_id", "roaming", "direction")
 
@@ -119,7 +116,7 @@ async def cycles_of(
             "bill_cycle_day": day,
             "is_over": cycle.end <= today,
             "allowances": [
-                {**row, "subscriber_id": _pseudonym(row["subscriber_id"])}
+                {**row, "subscriber_id": shown_subscriber(row["subscriber_id"])}
                 for row in allowances(
                     frame if frame.is_empty() else frame.filter(pl.col("local_date") == cycle.start),
                     versions,
@@ -170,10 +167,6 @@ def _rows(frame: pl.DataFrame, groups: Sequence[str]) -> bytes:
         listed_charges("charge_micros"),
     )
     return shown.select("local_date", *groups, *LATE_MEASURES, *usage_kpis()).write_json().encode()
-
-
-def _pseudonym(identifier: str) -> str:
-    return identifier if re.fullmatch(PSEUDONYM, identifier) else MASKED
 
 
 def _json(value: Any) -> bytes:

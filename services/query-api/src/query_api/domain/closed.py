@@ -127,7 +127,7 @@ def joined(closed: Closed | None, wanted: Span) -> Span:
 
 def by_hour(books: Sequence[Books]) -> dict[datetime, Books]:
     """Books that were asked for by hour."""
-    return {_hour(str(entry.hour)): entry for entry in books}
+    return {instant_of(str(entry.hour)): entry for entry in books}
 
 
 def hour_up(at: datetime) -> datetime:
@@ -141,6 +141,6 @@ def hour_down(at: datetime) -> datetime:
     return at.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
 
 
-def _hour(text: str) -> datetime:
+def instant_of(text: str) -> datetime:
     at = datetime.fromisoformat(text)
     return at if at.tzinfo else at.replace(tzinfo=UTC)

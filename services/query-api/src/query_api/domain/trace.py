@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -15,7 +14,6 @@ Row = Mapping[str, Any]
 MINUTE_S, QUARTER_S, DAY_S = 60, 900, 86_400
 _CALLS = ("VOICE", "VIDEO")
 _ANSWERED = ("COMPLETED", "DROPPED")
-_PSEUDONYM = re.compile(r"k[0-9]{1,3}\.[A-Za-z0-9_-]{22}")
 FIRST_REQUEST = 1 << 40
 """Batch ids of requests begin here; below it they are files."""
 
@@ -88,11 +86,6 @@ def missing_window(window: Window, now_ms: int) -> str:
     if window.size_s == MINUTE_S and now_ms - window.start_ms > timedelta(days=1) / timedelta(milliseconds=1):
         return "one-minute windows are for now and not kept"
     return "not written yet"
-
-
-def shown_subscriber(subscriber_id: str) -> str:
-    """A pseudonym may be shown, a number may not."""
-    return subscriber_id if _PSEUDONYM.fullmatch(subscriber_id) else "masked"
 
 
 def origin_of(batch_id: int, line: int | None, name: str | None) -> dict[str, Any]:
