@@ -380,12 +380,16 @@ class Demo:
         table = Table("stage", "records/s", title="throughput")
         table.columns[1].justify = "right"
         rows = sum(file.rows for file in loaded.values())
+        accepted = sum(file.accepted for file in loaded.values())  # refused ones never left the gateway
         table.add_row("files through the gateway", f"{rows / loaded_in:,.0f}")
         for name, rate in stages.rates().items():
             table.add_row(name, f"{rate:,.0f}")
-        table.add_row("file to ClickHouse, all together", f"{rows / through_in:,.0f}")
+        table.add_row("file to ClickHouse, all together", f"{accepted / through_in:,.0f}")
         say(table)
-        say(f"{rows:,} rows were in ClickHouse after {through_in:.1f} s, in the aggregates after {aggregates_in:.1f} s")
+        say(
+            f"{accepted:,} accepted rows were in ClickHouse after {through_in:.1f} s, "
+            f"in the aggregates after {aggregates_in:.1f} s"
+        )
         if live is not None:
             for when, lag in freshness.summary().items():
                 say(f"freshness of live events {when}: {lag}", markup=False)
@@ -416,7 +420,7 @@ class Demo:
                 say(f"   {note}", markup=False)
             self._find_rows(written, loaded)
         say(
-            f"query API and dashboard {self._access.query_api}, its description {self._access.query_api}/docs\n"
+            f"query API {self._access.query_api}, its description {self._access.query_api}/docs\n"
             f"gateway {self._access.gateway}/docs, ClickHouse {self._access.clickhouse}\n"
             f"API key in {self._state_dir / 'api_key'}; the stack stays up, 'telestream down' ends it",
             markup=False,
