@@ -89,7 +89,7 @@ def test_too_many_rejections_stop_their_partition_alone_until_the_operator_lets_
     corner.call(0, *good[10:12])
     with corner.running(**limit | {"max_rejected_share": 1}) as worker:
         worker.wait_until(lambda: len(corner.judged(0)) == 172)
-        assert worker.get("/readyz")[0] == 200
+        worker.wait_until(lambda: worker.get("/readyz")[0] == 200)
         worker.stop()
     judged = corner.judged(0)
     assert [record["src_offset"] for record in judged] == list(range(172))

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -140,6 +141,27 @@ class Installation:
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.3)
 
+    def wait_settled(self, process: subprocess.Popen[bytes], counted: str) -> None:
+        """Until the worker is ready, ``/metrics`` says ``counted``, and nothing lies before it."""
+        deadline = time.monotonic() + DEADLINE_S
+        while True:
+            ready, _ = self._asked("readyz")
+            _, metrics = self._asked("metrics")
+            lag = [line for line in metrics.splitlines() if line.startswith("telestream_enricher_lag_records{")]
+            nothing_before = len(lag) == 2 * PARTITIONS and all(line.endswith(" 0.0") for line in lag)
+            if ready == 200 and nothing_before and counted in metrics:
+                return
+            assert process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, f"{ready}, {metrics}\n{self.log.read_text()}"
+            time.sleep(0.3)
+
+    def _asked(self, path: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/{path}") as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as err:
+            return err.code, err.read().decode()
+
     def read(self, topic: str, partition: int) -> tuple[list[bytes | None], list[bytes]]:
         keys, values = [], []
         for batch in read_partition(self.parts.kafka, Source(topic, partition), None, client_options=QUIET):
@@ -223,11 +245,7 @@ def test_raw_becomes_enriched_exactly_and_a_stop_is_orderly(installation: Instal
         installation.send(raw, 0, encode_record(event, network, installation.ids[raw]))
         installation.producer.flush()
         installation.wait_judged(process)
-        time.sleep(2.5)
-        with urllib.request.urlopen(f"http://127.0.0.1:{installation.admin_port}/readyz") as answer:
-            assert answer.status == 200
-        with urllib.request.urlopen(f"http://127.0.0.1:{installation.admin_port}/metrics") as answer:
-            metrics = answer.read().decode()
+        installation.wait_settled(process, 'telestream_enricher_records_total{type="network",verdict="STORED"} 1.0')
         process.terminate()
         assert process.wait(30) == 0, installation.log.read_text()
 
@@ -239,10 +257,6 @@ def test_raw_becomes_enriched_exactly_and_a_stop_is_orderly(installation: Instal
     assert installation.judged(1).row(-1, named=True)["customer_id"] == "C9"
     _, values = installation.read(installation.topics.enriched("network"), 0)
     assert decode(values, enriched_schema("network"))["region_id"].to_list() == ["north"]
-    lag = [line for line in metrics.splitlines() if line.startswith("telestream_enricher_lag_records{")]
-    assert lag
-    assert all(line.endswith(" 0.0") for line in lag)
-    assert 'telestream_enricher_records_total{type="network",verdict="STORED"} 1.0' in metrics
     check_progress(installation)
 
 
