@@ -1,7 +1,20 @@
 """PostgreSQL: API keys and roles, file ledger, key fingerprints, generations, audit log."""
 
 from telestream_opstore.connection import open_pool
-from telestream_opstore.errors import OpstoreError, OpstoreUnavailable, WrongKey
+from telestream_opstore.derivations import (
+    FIRST_GENERATION,
+    Derivation,
+    DerivationState,
+    Plan,
+    audit_async,
+    create_derivation_async,
+    derivation_async,
+    derivations,
+    derivations_async,
+    move_derivation_async,
+    note_derivation_async,
+)
+from telestream_opstore.errors import OpstoreError, OpstoreUnavailable, ReplayInWork, WrongKey, WrongState
 from telestream_opstore.files import FileEntry, FileLedger, NewFile, Progress, RefusedRow, State
 from telestream_opstore.generations import INSTALLATION, Fixed, fix_generation, fix_generation_async
 from telestream_opstore.keys import (
@@ -25,10 +38,13 @@ from telestream_opstore.mirror import Declared, Mirror, Numbered, StateCount
 
 __all__ = [
     "ALL_SOURCES",
+    "FIRST_GENERATION",
     "INSTALLATION",
     "ROLES",
     "ApiKey",
     "Declared",
+    "Derivation",
+    "DerivationState",
     "FileEntry",
     "FileLedger",
     "Fixed",
@@ -38,15 +54,23 @@ __all__ = [
     "Numbered",
     "OpstoreError",
     "OpstoreUnavailable",
+    "Plan",
     "Progress",
     "RefusedRow",
+    "ReplayInWork",
     "State",
     "StateCount",
     "WrongKey",
+    "WrongState",
+    "audit_async",
     "check_fingerprints",
     "check_fingerprints_async",
+    "create_derivation_async",
     "create_key",
     "create_key_async",
+    "derivation_async",
+    "derivations",
+    "derivations_async",
     "ensure_development_key",
     "ensure_development_key_async",
     "fix_generation",
@@ -55,6 +79,8 @@ __all__ = [
     "list_keys_async",
     "migrate",
     "migrate_async",
+    "move_derivation_async",
+    "note_derivation_async",
     "open_pool",
     "revoke_key",
     "revoke_key_async",

@@ -1,7 +1,9 @@
 """TelestreamError
 └── OpstoreError
     ├── OpstoreUnavailable   PostgreSQL does not answer: try again
-    └── WrongKey             a secret other than the one this installation was started with
+    ├── WrongKey             a secret other than the one this installation was started with
+    ├── ReplayInWork         another replay of a type is not decided yet
+    └── WrongState           a generation is not in the state that this needs
 """
 
 from __future__ import annotations
@@ -18,4 +20,12 @@ class OpstoreUnavailable(OpstoreError):
 
 
 class WrongKey(OpstoreError):
+    pass
+
+
+class ReplayInWork(OpstoreError):
+    pass
+
+
+class WrongState(OpstoreError):
     pass
