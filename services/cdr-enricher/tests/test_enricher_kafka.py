@@ -142,18 +142,30 @@ class Installation:
             time.sleep(0.3)
 
     def wait_settled(self, process: subprocess.Popen[bytes], counted: str) -> None:
-        """Until the worker is ready, ``/metrics`` says ``counted``, and nothing lies before it."""
+        """Until the worker is ready, ``/metrics`` says ``counted``, nothing lies before it, and ``progress`` says so."""
         deadline = time.monotonic() + DEADLINE_S
         while True:
             ready, _ = self._asked("readyz")
             _, metrics = self._asked("metrics")
             lag = [line for line in metrics.splitlines() if line.startswith("telestream_enricher_lag_records{")]
             nothing_before = len(lag) == 2 * PARTITIONS and all(line.endswith(" 0.0") for line in lag)
-            if ready == 200 and nothing_before and counted in metrics:
+            if ready == 200 and nothing_before and counted in metrics and self._progress_is_told():
                 return
             assert process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, f"{ready}, {metrics}\n{self.log.read_text()}"
             time.sleep(0.3)
+
+    def progress(self) -> dict[bytes | None, dict[str, Any]]:
+        """The last word on every partition."""
+        keys, values = self.read(self.topics.progress, 0)
+        return dict(zip(keys, (decode_record(value, load_schema("progress")) for value in values), strict=True))
+
+    def _progress_is_told(self) -> bool:
+        told = self.progress()
+        return all(
+            told.get(f"cdr/{partition}".encode(), {}).get("next_offset") == len(expected.verdicts)
+            for partition, expected in enumerate(self.expected)
+        )
 
     def _asked(self, path: str) -> tuple[int, str]:
         try:
@@ -261,8 +273,7 @@ def test_raw_becomes_enriched_exactly_and_a_stop_is_orderly(installation: Instal
 
 
 def check_progress(installation: Installation) -> None:
-    keys, values = installation.read(installation.topics.progress, 0)
-    latest = dict(zip(keys, (decode_record(value, load_schema("progress")) for value in values), strict=True))
+    latest = installation.progress()
     assert set(latest) == {f"{name}/{n}".encode() for name in ("cdr", "network") for n in range(PARTITIONS)}
     for partition, expected in enumerate(installation.expected):
         record = latest[f"cdr/{partition}".encode()]
