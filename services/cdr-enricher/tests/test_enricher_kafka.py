@@ -142,7 +142,7 @@ class Installation:
             time.sleep(0.3)
 
     def wait_settled(self, process: subprocess.Popen[bytes], counted: str) -> None:
-        """Until the worker is ready, ``/metrics`` says ``counted``, nothing lies before it, and ``progress`` says so."""
+        """Until it is ready, ``/metrics`` says ``counted``, nothing lies before it, and ``progress`` says so."""
         deadline = time.monotonic() + DEADLINE_S
         while True:
             ready, _ = self._asked("readyz")
