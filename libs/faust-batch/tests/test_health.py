@@ -135,3 +135,12 @@ def test_a_process_that_was_stopped_itself_is_not_wedged_when_it_wakes_up(overdu
     diagnosis.answered(0, {P0: 12})
     watched(diagnosis, 3)
     assert diagnosis.look(300, glimpse(300, turned_at=2.0, overdue_s=overdue_s)).condition is Condition.WAITING
+
+
+def test_after_a_call_that_may_take_its_time_the_limits_count_anew() -> None:
+    diagnosis = Diagnosis(limit_s=10, patience_s=100)
+    diagnosis.answered(0, {P0: 12})
+    call = Call("before a round", 0.0, patient=True)
+    assert watched(diagnosis, 60, call=call, turned_at=0.0) == [(0, Condition.WORKING, "")]
+    assert watched(diagnosis, 68, since=60, turned_at=0.0) == [(60, Condition.WORKING, "")]
+    assert watched(diagnosis, 80, since=68)[-1][1] is Condition.WEDGED

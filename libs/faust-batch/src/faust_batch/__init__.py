@@ -26,7 +26,7 @@ from faust_batch.patience import log_range
 from faust_batch.plain import PlainRunner
 from faust_batch.reader import TopicTail, end_offsets, read_partition
 from faust_batch.source import Source
-from faust_batch.stage import Stage, StatelessStage
+from faust_batch.stage import NeedsQuiet, Stage, StatelessStage
 from faust_batch.topic_ids import NO_ID, TopicIds
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "FaustRunner",
     "HandOverStalled",
     "Health",
+    "NeedsQuiet",
     "NotCompiled",
     "NullObserver",
     "Observer",

@@ -17,7 +17,7 @@ from faust_batch.source import Source
 class Chain:
     """`position`: next to judge; `fetched`: next to fetch; `offered_at`: when the head was last handed out, or None.
 
-    `stopped`: it goes no further than `position`.
+    `stopped`: it goes no further than `position`. `end`: nothing from there on is judged.
     """
 
     source: Source
@@ -28,10 +28,16 @@ class Chain:
     held_bytes: int = 0
     offered_at: float | None = None
     stopped: bool = False
+    end: int | None = None
 
     @classmethod
-    def starting_at(cls, source: Source, epoch: int, position: int) -> Chain:
-        return cls(source, epoch, position, position)
+    def starting_at(cls, source: Source, epoch: int, position: int, end: int | None = None) -> Chain:
+        return cls(source, epoch, position, position, end=end)
+
+    @property
+    def done(self) -> bool:
+        """It goes no further, whatever more there is."""
+        return self.stopped or (self.end is not None and self.position >= self.end)
 
     def append(self, batch: Batch) -> None:
         self.held.append(batch)
@@ -40,10 +46,19 @@ class Chain:
 
     def reached(self, end: int) -> bool:
         """The log's end was seen at `end` with no records before it: step over control records. True if that moved."""
+        if self.end is not None:
+            end = min(end, self.end)
         if self.stopped or self.held or end <= self.fetched:
             return False
         self.fetched = self.position = end
         return True
+
+    def ended(self) -> bool:
+        """Records behind `end` were seen, so all before it was fetched. True if that moved the position."""
+        before, self.fetched = self.position, max(self.fetched, self.end or 0)
+        if not self.held:
+            self.position = self.fetched
+        return self.position > before
 
     def stop(self) -> None:
         """Go no further: what was fetched is forgotten."""
@@ -60,5 +75,5 @@ class Chain:
         """The head was judged."""
         batch = self.held.popleft()
         self.held_bytes -= batch.nbytes
-        self.position = batch.next_offset
+        self.position = batch.next_offset if self.held else self.fetched
         self.offered_at = None

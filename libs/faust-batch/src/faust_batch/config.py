@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from faust_batch.errors import ConfigInvalid
+from faust_batch.source import Source
 
 MIB = 1024 * 1024
 
@@ -19,6 +20,9 @@ class WorkerConfig:
     restarted worker takes its partitions back without a rebalance and ends its predecessor's transaction at once.
     `client_options` go to every client (security, …), `consumer_options` and `producer_options` to one kind; they
     override what is set here, except what correctness rests on.
+
+    `starts`: where a partition begins of which nothing is committed; one that is not named begins where its log does.
+    `ends`: of these partitions nothing is judged from there on.
     """
 
     bootstrap: str
@@ -41,6 +45,8 @@ class WorkerConfig:
     client_options: Mapping[str, str] = field(default_factory=dict)
     consumer_options: Mapping[str, str] = field(default_factory=dict)
     producer_options: Mapping[str, str] = field(default_factory=dict)
+    starts: Mapping[Source, int] = field(default_factory=dict)
+    ends: Mapping[Source, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         mistakes = [

@@ -30,7 +30,7 @@ from faust_batch.membership import Membership
 from faust_batch.observer import NullObserver, Observer
 from faust_batch.patience import partitions_of
 from faust_batch.source import Source
-from faust_batch.stage import Stage
+from faust_batch.stage import NeedsQuiet, Stage
 from faust_batch.staged import Call, Staged
 from faust_batch.topic_ids import TopicIds
 
@@ -63,6 +63,7 @@ class Engine(Generic[S]):
     def __init__(self, stage: Stage[S], config: WorkerConfig, runner: Runner, observer: Observer | None = None) -> None:
         seen: Observer = observer or NullObserver()
         self._stage = stage
+        self._quiet = stage if isinstance(stage, NeedsQuiet) else None
         self._config = config
         self._runner = runner
         self._staged = Staged()
@@ -151,7 +152,7 @@ class Engine(Generic[S]):
             positions={
                 s: (chain.position, held.committed.get(s, 0))
                 for s, chain in list(held.chains.items())
-                if not chain.stopped
+                if not chain.done
             },
         )
 
@@ -279,10 +280,19 @@ class Engine(Generic[S]):
         batches = self._intake.take(messages)
         if not batches:
             return
-        self._staged("before a round", lambda: self._stage.before_round(batches))
+        self._be_quiet(batches)
+        open_now = self._transactions.open
+        self._staged("before a round", lambda: self._stage.before_round(batches), patient=not open_now)
         for batch in batches:
             if (chain := self._holdings.chains.get(batch.source)) is not None:
                 self._offer(chain)
+
+    def _be_quiet(self, batches: list[Batch]) -> None:
+        quiet = self._quiet
+        if quiet is None or not self._transactions.open:
+            return
+        if self._staged("asking whether quiet is needed", lambda: quiet.needs_quiet(batches)):
+            self._ledger.commit()
 
     # -- handing out ------------------------------------------------------------------------------------------------
 

@@ -57,6 +57,7 @@ class Diagnosis:
         self._patience_s = max(patience_s, limit_s)
         self._looked_at: float | None = None
         self._woken_at = float("-inf")
+        self._free_at = float("-inf")  # when it was last seen in a call that may take its time
         self._answering_since: float | None = None
         self._away = "it has not answered yet"
         self._ends: Mapping[Source, int] = {}
@@ -116,15 +117,18 @@ class Diagnosis:
         call = glimpse.call
         if call is not None:
             limit_s = self._patience_s if call.patient else self._limit_s
+            if call.patient:
+                self._free_at = now
             lasting_s = now - call.since
             if now - max(call.since, answering_since) > limit_s:
                 return f"{call.doing}: not done after {lasting_s:.0f} s"
             return None  # everything else waits for it
+        answering_since = max(answering_since, self._free_at)
         if now - max(glimpse.turned_at, answering_since) > self._limit_s:
             return f"the owning thread has not come round for {now - glimpse.turned_at:.0f} s"
         for source, since in self._behind.items():
             position = self._still[source][0]
-            if now - since > self._limit_s:
+            if now - max(since, self._free_at) > self._limit_s:
                 lag = self._ends[source] - position
                 return f"{source}: position {position} has not moved for {now - since:.0f} s, {lag} records behind"
         for source, (position, committed, since) in self._still.items():

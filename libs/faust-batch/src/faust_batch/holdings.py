@@ -18,7 +18,8 @@ S = TypeVar("S")
 class Holdings(Generic[S]):
     """`committed`: the position the group has; `stamps`: the metadata stored with it, where there is any; `fresh`:
     assigned since the last fetch; `moved`: since when a position stands past control records without a commit;
-    `first_offered`: when the head of a chain was first handed out."""
+    `first_offered`: when the head of a chain was first handed out; `paused`: until there is room; `resting`: for good,
+    at their ends."""
 
     chains: dict[Source, Chain] = field(default_factory=dict)
     states: dict[Source, S] = field(default_factory=dict)
@@ -28,6 +29,7 @@ class Holdings(Generic[S]):
     fresh: set[Source] = field(default_factory=set)
     moved: dict[Source, float] = field(default_factory=dict)
     paused: set[Source] = field(default_factory=set)
+    resting: set[Source] = field(default_factory=set)
 
     def add(self, chain: Chain, state: S) -> None:
         self.chains[chain.source], self.states[chain.source] = chain, state
@@ -37,6 +39,7 @@ class Holdings(Generic[S]):
         for noted in (self.chains, self.states, self.committed, self.stamps, self.first_offered, self.moved):
             noted.pop(source, None)
         self.paused.discard(source)
+        self.resting.discard(source)
         self.fresh.discard(source)
 
     @property

@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 from faust_batch.batch import Batch
 from faust_batch.config import WorkerConfig
 from faust_batch.errors import ClientFailed, OffsetOutOfRange
-from faust_batch.fetch import Appetite, Grouper, batch_of, not_before
+from faust_batch.fetch import Appetite, Grouper, batch_of, before, not_before
 from faust_batch.holdings import Holdings, handles
 from faust_batch.patience import log_range
 from faust_batch.source import Source
@@ -92,9 +92,17 @@ class Intake(Generic[S]):
                 self._consumer.seek(TopicPartition(source.topic, source.partition, chain.fetched))
                 continue
             found = not_before(found, chain.fetched)
+            if chain.end is not None and found and found[-1].offset() >= chain.end:  # type: ignore[operator]
+                fetch.ends[source] = chain.end
+                found = before(found, chain.end)
+                if not found and chain.ended():
+                    held.moved.setdefault(source, time.monotonic())
+                self._rest(source)
             if not found:
                 continue
             end = fetch.ends.pop(source, None)
+            if end is not None and chain.end is not None:
+                end = min(end, chain.end)
             watermarks = self._consumer.get_watermark_offsets(handles([source])[0], cached=True)
             high_watermark = int(watermarks[1]) if watermarks is not None else 0
             batch = batch_of(source, found, end=end, high_watermark=high_watermark, epoch=chain.epoch)
@@ -117,7 +125,7 @@ class Intake(Generic[S]):
     def pause(self) -> None:
         """Fetch nothing more of the partitions held now."""
         running = {source for source, chain in self._holdings.chains.items() if not chain.stopped}
-        running -= self._holdings.paused
+        running -= self._holdings.paused | self._holdings.resting
         if running:
             _log.info("holding %d bytes: %d partitions paused", self._holdings.held_bytes, len(running))
             self._consumer.pause(handles(running))
@@ -128,6 +136,11 @@ class Intake(Generic[S]):
         """Fetch nothing more of a partition for as long as it is ours."""
         self._holdings.chains[source].stop()
         self._holdings.paused.discard(source)
+        self._consumer.pause(handles([source]))
+
+    def _rest(self, source: Source) -> None:
+        self._holdings.paused.discard(source)
+        self._holdings.resting.add(source)
         self._consumer.pause(handles([source]))
 
     def resume(self) -> None:

@@ -112,7 +112,8 @@ class Ledger(Generic[S]):
             held.committed[source], held.stamps[source] = position.offset, position.metadata or ""
         self._observer.on_round(round_.records, round_.nbytes, self._committed_at - started)
         for source in touched:
-            lag = self.high_watermark(source) - held.chains[source].position
+            chain, end = held.chains[source], self.high_watermark(source)
+            lag = (end if chain.end is None else min(end, chain.end)) - chain.position
             self._observer.on_lag(source, max(lag, 0))
 
     def serve(self) -> None:
@@ -154,6 +155,6 @@ class Ledger(Generic[S]):
         self._send(outputs)
 
     def _send(self, outputs: Sequence[Output]) -> None:
-        for output in outputs:
+        for output in self._staged.each("making outputs", outputs):
             if output.messages:
                 self.transactions.send(output)

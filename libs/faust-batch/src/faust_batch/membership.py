@@ -109,9 +109,9 @@ class Membership(Generic[S]):
                 topic_id, metadata = unstamped(known.metadata or "")
                 committed = Committed(known.offset, metadata)
                 self._topic_ids.check(source, known.offset, topic_id)
-                if not low <= known.offset <= high:
-                    raise OffsetOutOfRange(source, known.offset, low, high)
-            position = low if committed is None else committed.offset
+            position = self._config.starts.get(source, low) if committed is None else committed.offset
+            if not low <= position <= high:
+                raise OffsetOutOfRange(source, position, low, high)
             if (parked := self._parked.get(source)) is not None and parked.is_still(known):
                 state = self._parked.pop(source).state
                 kept.append(source)
@@ -122,7 +122,8 @@ class Membership(Generic[S]):
                     partial(self._stage.restore, source, committed),
                     patient=True,
                 )
-            self._holdings.add(Chain.starting_at(source, next(self._epochs), position), state)
+            end = self._config.ends.get(source)
+            self._holdings.add(Chain.starting_at(source, next(self._epochs), position, end), state)
             if topic_id is None:
                 self._ledger.touch(source)  # so that it is committed, with the topic's id
             else:

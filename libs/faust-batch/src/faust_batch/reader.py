@@ -7,14 +7,14 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_END, Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from faust_batch.batch import Batch
 from faust_batch.config import MIB
 from faust_batch.errors import ClientFailed, OffsetOutOfRange, ReadStalled, TopicMissing
 from faust_batch.fetch import Appetite, Grouper, batch_of, before, not_before
-from faust_batch.patience import ATTEMPT_TIMEOUT_S, QUERY_TIMEOUT_S, each_known, log_range, partitions_of, patiently
+from faust_batch.patience import ATTEMPT_TIMEOUT_S, QUERY_TIMEOUT_S, log_range, partitions_of, patiently
 from faust_batch.source import Source
 
 _LOG = logging.getLogger("faust_batch.librdkafka")
@@ -105,10 +105,13 @@ class TopicTail:
                 wanted.append(source)
         self.add(wanted)
 
-    def add(self, sources: Collection[Source]) -> None:
-        """Follow these partitions too, from their beginning (or `since_ms`)."""
+    def add(self, sources: Collection[Source], start: int | None = None) -> None:
+        """Follow these partitions too, from `start` on; None: from their beginning (or `since_ms`)."""
         new = [source for source in sources if source not in self._reader.positions]
-        self._reader.add(self._reader.starts(new, self._since_ms))
+        if start is None:
+            self._reader.add(self._starts(new))
+        else:
+            self._reader.add(dict.fromkeys(new, start))
 
     def drop(self, sources: Collection[Source]) -> None:
         """Follow these partitions no longer."""
@@ -129,6 +132,13 @@ class TopicTail:
 
     def close(self) -> None:
         self._reader.close()
+
+    def _starts(self, sources: Collection[Source]) -> dict[Source, int]:
+        if self._since_ms is None:
+            return {source: self._reader.range(source)[0] for source in sources}
+        found = self._asking.since(sources, self._since_ms)
+        # nothing as young as that: begin at the end
+        return {s: offset if offset >= 0 else self._reader.range(s)[1] for s, offset in found.items()}
 
     def __enter__(self) -> TopicTail:
         return self
@@ -163,21 +173,6 @@ class _Reader:
 
     def range(self, source: Source) -> tuple[int, int]:
         return log_range(self._consumer, source)
-
-    def starts(self, sources: Collection[Source], since_ms: int | None) -> dict[Source, int]:
-        if since_ms is None or not sources:
-            return {source: self.range(source)[0] for source in sources}
-        asked = [TopicPartition(s.topic, s.partition, since_ms) for s in sources]
-        try:
-            found = patiently(
-                lambda: each_known(self._consumer.offsets_for_times(asked, timeout=ATTEMPT_TIMEOUT_S)), QUERY_TIMEOUT_S
-            )
-        except KafkaException as error:
-            where = ", ".join(map(str, sorted(sources)))
-            raise ClientFailed(f"{where}: the offsets at {since_ms} ms are unknown ({error})") from error
-        starts = {Source(tp.topic, tp.partition): tp.offset for tp in found}
-        # nothing as young as that: begin at the end
-        return {s: offset if offset >= 0 else self.range(s)[1] for s, offset in starts.items()}
 
     def add(self, starts: Mapping[Source, int]) -> None:
         if starts:
@@ -278,18 +273,29 @@ class _Asking:
         return [Source(topic, partition) for topic in wanted for partition in known[topic]]
 
     def ends(self, sources: Collection[Source], settled: bool) -> dict[Source, int]:
+        level = IsolationLevel.READ_UNCOMMITTED if settled else IsolationLevel.READ_COMMITTED
+        latest: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        return self._offsets(sources, latest, level, "the log's end is unknown")
+
+    def since(self, sources: Collection[Source], since_ms: int) -> dict[Source, int]:
+        """The first offsets appended at `since_ms` or later, −1 where there is none."""
+        spec, level = OffsetSpec.for_timestamp(since_ms), IsolationLevel.READ_UNCOMMITTED
+        return self._offsets(sources, spec, level, f"the offset at {since_ms} ms is unknown", OFFSET_END)
+
+    def _offsets(
+        self, sources: Collection[Source], spec: OffsetSpec, level: IsolationLevel, unknown: str, least: int = 0
+    ) -> dict[Source, int]:
         if not sources:
             return {}
-        asked: dict[Any, Any] = {_tp(source): OffsetSpec.latest() for source in sources}  # type: ignore[no-untyped-call]
-        level = IsolationLevel.READ_UNCOMMITTED if settled else IsolationLevel.READ_COMMITTED
+        asked: dict[Any, Any] = dict.fromkeys(map(_tp, sources), spec)
 
         def ask() -> dict[Source, int]:
             try:
                 futures = self._client().list_offsets(asked, isolation_level=level, request_timeout=ATTEMPT_TIMEOUT_S)
-                ends = {Source(tp.topic, tp.partition): future.result().offset for tp, future in futures.items()}
-                if min(ends.values()) < 0:  # a broker that stood still: no offsets, and no error either
+                found = {Source(tp.topic, tp.partition): future.result().offset for tp, future in futures.items()}
+                if min(found.values()) < least:  # a broker that stood still: no offsets, and no error either
                     raise KafkaException(KafkaError(KafkaError._TRANSPORT))
-                return ends
+                return found
             except KafkaException:
                 self._admin = None  # after a change of leader a client can go on with the old epoch for ever
                 raise
@@ -298,7 +304,7 @@ class _Asking:
             return patiently(ask, QUERY_TIMEOUT_S)
         except KafkaException as error:
             where = ", ".join(map(str, sorted(sources)))
-            raise ClientFailed(f"{where}: the log's end is unknown ({error})") from error
+            raise ClientFailed(f"{where}: {unknown} ({error})") from error
 
     def _client(self) -> AdminClient:
         if self._admin is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from faust_batch.batch import Batch, Committed, Output
 from faust_batch.source import Source
@@ -54,6 +54,21 @@ class Stage(Protocol[S]):
 
         What was judged is committed. A rebalance that gives the partition back at once calls neither this nor
         `restore`: the state goes on.
+        """
+        ...
+
+
+@runtime_checkable
+class NeedsQuiet(Protocol):
+    """What a stage has besides, if `before_round` may take longer than a transaction: it can ask for none to be open.
+
+    A stage without it needs no quiet. Without an open transaction `before_round` may take as long as a restore.
+    """
+
+    def needs_quiet(self, batches: Sequence[Batch]) -> bool:
+        """Whether these batches, just fetched, are such; asked before `before_round` if a transaction is open.
+
+        True: what was judged up to now is committed first.
         """
         ...
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from faust_batch.errors import BatchError, StageFailed
 
@@ -40,3 +40,10 @@ class Staged:
             raise StageFailed(f"stage: {doing}: {detail}") from error
         finally:
             self.current = None
+
+    def each(self, doing: str, values: Iterable[_R]) -> Iterator[_R]:
+        """The values, which the stage may make as they are asked for."""
+        found = iter(values)
+        nothing = object()
+        while (value := self(doing, lambda: next(found, nothing))) is not nothing:
+            yield cast(_R, value)
