@@ -22,12 +22,21 @@ from typing import Any
 
 import httpx
 from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    NewTopic,
+    ResourceType,
+)
 
 from faust_batch import Source, end_offsets
 from ingest_gateway.gateway import HASHES
 from telestream_contracts import Registry, apply_topics, encode_records, schema_of_topic
 from telestream_devstack import Parts
+from telestream_devstack.postgres import psql
 from telestream_domain import Topics, group_id
 from telestream_guards import guard_installation, guard_start, topic_facts
 from telestream_opstore import check_fingerprints, migrate
@@ -117,6 +126,10 @@ class Installation:
         """CDRs into the raw topic."""
         self.write(self.topics.raw("cdr"), *(_cdr(number) for number in range(count)), transactional=transactional)
 
+    def reversal(self, number: int) -> None:
+        """Of the CDR at this raw offset."""
+        self.write(self.topics.raw("cdr"), _cdr(number) | {"reverses_offset": number})
+
     def judged(self, *src_offsets: int) -> None:
         """CDRs that were judged, into the enriched topic."""
         judgement = {
@@ -136,6 +149,14 @@ class Installation:
         """Delete what lies before ``offset``, as retention does."""
         for future in self.admin.delete_records([TopicPartition(topic, 0, offset)]).values():
             future.result(30)
+
+    def empty_compacted(self, topic: str) -> None:
+        """As ``cut`` to the end, of a topic that is compacted: nothing goes until somebody changes that."""
+        entry = ConfigEntry("cleanup.policy", "delete", incremental_operation=AlterConfigOpType.SET)
+        asked = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+        for future in self.admin.incremental_alter_configs([asked]).values():
+            future.result(30)
+        self.cut(topic, self.end(topic))
 
     def make_anew(self, topic: str) -> None:
         self.admin.delete_topics([topic])[topic].result(30)
@@ -192,6 +213,16 @@ class Installation:
         """The generation begins: what the first worker does."""
         settings = ServiceSettings.from_env(self.environment())
         assert guard_start(settings, threading.Event(), own)
+
+    def begin_generation(self, generation: int, state: str) -> None:
+        """A generation's row, as the control plane leaves it."""
+        migrate(self.postgres)
+        made = psql(
+            self.postgres,
+            "INSERT INTO derivation (topic_prefix, generation, types, state, plan, reason, actor) VALUES "
+            f"('{self.topics.prefix}', {generation}, '{{cdr}}', '{state}', '{{}}', 'test', 'test')",
+        )
+        assert made.returncode == 0, made.stderr
 
     def begin_installation(self) -> None:
         """What the first gateway fixes."""

@@ -39,9 +39,9 @@ def situation(
     return keep
 
 
-def _judge(at: Installation, count: int) -> None:
+def _judge(at: Installation, count: int, **settings: str) -> None:
     """Let an enricher judge what lies in raw, and end."""
-    with at.running(ENRICHER) as running:
+    with at.running(ENRICHER, **settings) as running:
         at.until_committed(ENRICHER, at.topics.raw("cdr"), count)
         assert running.terminate() == 0
 
@@ -177,6 +177,20 @@ def clear_numbers_after_pseudonyms(at: Installation) -> Stopped:
     return at.stopped(GATEWAY, identity="clear")
 
 
+# -- generation-not-wanted
+
+
+@situation("generation-not-wanted", AGGREGATOR)
+def generation_that_nobody_began(at: Installation) -> Stopped:
+    return at.stopped(AGGREGATOR, generation="7")
+
+
+@situation("generation-not-wanted", ENRICHER)
+def generation_that_was_dropped(at: Installation) -> Stopped:
+    at.begin_generation(2, "DROPPED")
+    return at.stopped(ENRICHER, generation="2")
+
+
 # -- key-is-another
 
 
@@ -293,6 +307,23 @@ def beginning_of_the_open_segment_cut(at: Installation) -> Stopped:
     _judge(at, 3)
     at.cut(at.topics.enriched("cdr"), 2)
     return at.stopped(ENRICHER)
+
+
+@situation("derived-topic-was-cut", ENRICHER, slow=True)
+def what_closed_segments_left_behind_is_gone(at: Installation) -> Stopped:
+    at.raw(40)
+    _judge(at, 40, dedup_segment_bits="4")
+    at.empty_compacted(at.topics.state_dedup)
+    return at.stopped(ENRICHER, dedup_segment_bits="4", state_dir=str(at.folder / "another machine"))
+
+
+@situation("derived-topic-was-cut", ENRICHER, slow=True)
+def what_is_to_be_reversed_is_gone(at: Installation) -> Stopped:
+    at.raw(40)
+    _judge(at, 40, dedup_segment_bits="4")
+    at.cut(at.topics.enriched("cdr"), 10)
+    at.reversal(7)
+    return at.stopped(ENRICHER, dedup_segment_bits="4")
 
 
 @situation("derived-topic-was-cut", AGGREGATOR)

@@ -11,12 +11,14 @@ import pytest
 from telestream_devstack.postgres import psql
 from telestream_opstore import (
     DerivationState,
+    Lock,
     Plan,
     ReplayInWork,
     WrongState,
     create_derivation_async,
     derivation_async,
     derivations,
+    locked_async,
     migrate,
     move_derivation_async,
     note_derivation_async,
@@ -102,3 +104,17 @@ def test_a_state_changes_from_where_it_is_expected_only_and_the_audit_log_says_b
         "to DROPPED",
         "replay start",
     ]
+
+
+def test_a_lock_has_one_holder_in_an_installation_and_ends_with_it(dsn: str) -> None:
+    async def tried(prefix: str, lock: Lock) -> bool:
+        async with locked_async(dsn, prefix, lock, wait=False) as mine:
+            return mine
+
+    async def story() -> list[bool]:
+        async with locked_async(dsn, PREFIX, Lock.KEEP, wait=True) as mine:
+            held = [mine, await tried(PREFIX, Lock.KEEP)]
+            others = [await tried(PREFIX, Lock.SWITCH), await tried("another.", Lock.KEEP)]
+        return [*held, *others, await tried(PREFIX, Lock.KEEP)]
+
+    assert run(story()) == [True, False, True, True, True]

@@ -16,10 +16,20 @@ from telestream_contracts.codec import (
     encode_record,
     encode_records,
     frame,
+    raw_fields,
     schema_id_of,
     to_arrow,
 )
 from telestream_contracts.errors import ContractError, DecodeError, EncodeError, RegistryError, TopicsError
+from telestream_contracts.generation_topics import (
+    Layout,
+    delete_generation_topics,
+    delete_groups,
+    generation_topics,
+    group_members,
+    layout_of,
+    make_generation_topics,
+)
 from telestream_contracts.registry import Registry, subject_of
 from telestream_contracts.schemas import (
     Schema,
@@ -39,6 +49,7 @@ __all__ = [
     "DecodeError",
     "Decoded",
     "EncodeError",
+    "Layout",
     "Registry",
     "RegistryError",
     "Schema",
@@ -54,6 +65,8 @@ __all__ = [
     "decode_each",
     "decode_payloads",
     "decode_record",
+    "delete_generation_topics",
+    "delete_groups",
     "encode",
     "encode_payloads",
     "encode_record",
@@ -61,8 +74,13 @@ __all__ = [
     "enriched_head",
     "enriched_schema",
     "frame",
+    "generation_topics",
+    "group_members",
+    "layout_of",
     "load_schema",
+    "make_generation_topics",
     "prefix_schema",
+    "raw_fields",
     "schema_id_of",
     "schema_of_topic",
     "subject_of",

@@ -21,7 +21,8 @@ import pyarrow as pa
 import pyruhvro
 
 from telestream_contracts.errors import DecodeError, EncodeError
-from telestream_contracts.schemas import Schema
+from telestream_contracts.schemas import Schema, load_schema
+from telestream_domain import TYPES
 
 FRAME_BYTES = 5
 _MAGIC = 0
@@ -117,6 +118,11 @@ def decode_arrow_payloads(payloads: list[bytes], schema: Schema) -> pa.RecordBat
 def decode_payloads(payloads: list[bytes], schema: Schema) -> pl.DataFrame:
     """Bare payloads to columns. Raises DecodeError if any is bad, without saying which (``decode_each`` does)."""
     return pl.from_arrow(decode_arrow_payloads(payloads, schema))  # type: ignore[return-value]
+
+
+def raw_fields() -> dict[str, dict[str, pl.DataType]]:
+    """Record type → the columns that decoding its raw records gives: what rules may speak of."""
+    return {name: dict(decode_payloads([], load_schema(name)).schema) for name in TYPES}
 
 
 def decode_arrow(values: Sequence[bytes | None], schema: Schema) -> pa.RecordBatch:

@@ -51,6 +51,28 @@ class Registry:
         self._ids[topic] = schema_id
         return schema_id
 
+    def register_derived(self, topics: Topics) -> dict[str, int]:
+        """``register_all`` of what belongs to this generation alone."""
+        schemas = topic_schemas(topics).items()
+        return {topic: self.register(topic, schema) for topic, schema in schemas if topics.is_derived(topic)}
+
+    def forget_derived(self, topics: Topics) -> list[str]:
+        """Delete the subjects that belong to this generation alone; returns those that were there. Ids of other
+        subjects stay. Raises RegistryError."""
+        try:
+            there = set(self._client.get_subjects())
+            gone = [
+                subject
+                for topic in topic_schemas(topics)
+                if topics.is_derived(topic)
+                if (subject := subject_of(topic)) in there
+            ]
+            for subject in gone:
+                self._client.delete_subject(subject)
+        except Exception as err:
+            raise RegistryError(f"the registry at {self.url} did not delete a subject: {_brief(err)}") from err
+        return gone
+
     def check_all(self, topics: Topics) -> list[str]:
         """What differs between the registry and ``schemas/``: one line each, empty if nothing."""
         wrong = []

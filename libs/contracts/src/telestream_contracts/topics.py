@@ -128,8 +128,11 @@ def _configs(admin: Any, names: list[str]) -> dict[str, dict[str, str]]:
     }
 
 
-def apply_topics(bootstrap: str, topics: Topics, partitions: int = 4, replication: int = 1) -> TopicsReport:
-    """Create what is missing and set what differs; nothing is ever deleted.
+def apply_topics(
+    bootstrap: str, topics: Topics, partitions: int = 4, replication: int = 1, *, derived_only: bool = False
+) -> TopicsReport:
+    """Create what is missing and set what differs; nothing is ever deleted. ``derived_only``: leave raw and what else
+    belongs to every generation as it is.
 
     Raises TopicsError if Kafka does not answer, or a topic has another partition count: duplicates would slip between
     partitions, so that never changes.
@@ -146,7 +149,7 @@ def apply_topics(bootstrap: str, topics: Topics, partitions: int = 4, replicatio
     admin = _admin(bootstrap)
     existing = _found(admin, bootstrap)
     min_insync = 2 if replication >= 3 else 1
-    table = topic_table(topics)
+    table = [spec for spec in topic_table(topics) if not derived_only or topics.is_derived(spec.name)]
     missing = [spec for spec in table if spec.name not in existing]
     _check_partitions(table, existing, partitions)
     if missing:

@@ -3,7 +3,8 @@
 from telestream_domain.errors import TelestreamError
 from telestream_domain.names import DEFAULT_PREFIX, FAMILIES, Topics, group_id
 from telestream_domain.pseudonyms import MASKED, PSEUDONYM, is_pseudonym, shown_subscriber, shown_subscriber_sql
-from telestream_domain.rules import CONFLICT, REFUSED, REJECTED, RULES, RULES_VERSION, WARN, Rule, Severity
+from telestream_domain.rule_changes import AddedRule, RuleChanges, RuleChangesError
+from telestream_domain.rules import CONFLICT, OVERRIDABLE, REFUSED, REJECTED, RULES, RULES_VERSION, WARN, Rule, Severity
 from telestream_domain.segments import (
     LATENCY_BOUNDS_MS,
     LATENESS_MS,
@@ -26,6 +27,7 @@ __all__ = [
     "MASKED",
     "MINUTE_WINDOWS_MAX_AGE_MS",
     "NETWORK",
+    "OVERRIDABLE",
     "PSEUDONYM",
     "REFERENCES",
     "REFUSED",
@@ -36,8 +38,11 @@ __all__ = [
     "SUBSCRIBER_DAY_SEGMENT_BITS",
     "TYPES",
     "WARN",
+    "AddedRule",
     "RecordType",
     "Rule",
+    "RuleChanges",
+    "RuleChangesError",
     "Severity",
     "TelestreamError",
     "Topics",

@@ -1,6 +1,7 @@
 """The root of every error a user may see.
 
 TelestreamError
+├── RuleChangesError      (domain)     a rule file that cannot judge, all its mistakes at once
 ├── SettingsError         (runtime)    settings that cannot work, all of them at once
 ├── ContractError         (contracts)  schemas, topics or registry not as the code expects
 ├── WarehouseError        (warehouse)  ClickHouse refuses or is not as the migrations left it

@@ -50,6 +50,10 @@ class Topics:
     def schemas(self) -> str:
         return f"{self.prefix}schemas"
 
+    def is_derived(self, topic: str) -> bool:
+        """Whether a topic belongs to this generation alone."""
+        return topic.startswith(self.prefix) and topic.endswith(f".g{self.generation}")
+
     def _derived(self, name: str) -> str:
         return f"{self.prefix}{name}.g{self.generation}"
 

@@ -59,5 +59,13 @@ WARN = _rules(
     looks_like_number="Something in ext or a name that looks like a number; masked.",
 )
 RULES: tuple[Rule, ...] = REFUSED + REJECTED + WARN
+OVERRIDABLE = frozenset(rule.code for rule in REJECTED + WARN) - {
+    "undecodable",
+    "ambiguous_time",
+    "number_not_normalised",
+    "looks_like_number",
+}
+"""Codes whose severity an operator may change to ``rejected`` or ``warn``: they are found in a record as it stands."""
+
 CONFLICT = "conflict"
 """Rule of a duplicate with the same identity but other content."""

@@ -15,7 +15,7 @@ from telestream_opstore.derivations import (
     note_derivation_async,
 )
 from telestream_opstore.errors import OpstoreError, OpstoreUnavailable, ReplayInWork, WrongKey, WrongState
-from telestream_opstore.files import FileEntry, FileLedger, NewFile, Progress, RefusedRow, State
+from telestream_opstore.files import FileEntry, FileLedger, NewFile, Priority, Progress, RefusedRow, State
 from telestream_opstore.generations import INSTALLATION, Fixed, fix_generation, fix_generation_async
 from telestream_opstore.keys import (
     ALL_SOURCES,
@@ -33,6 +33,7 @@ from telestream_opstore.keys import (
     revoke_key,
     revoke_key_async,
 )
+from telestream_opstore.locks import Lock, locked_async
 from telestream_opstore.migrate import migrate, migrate_async
 from telestream_opstore.mirror import Declared, Mirror, Numbered, StateCount
 
@@ -49,12 +50,14 @@ __all__ = [
     "FileLedger",
     "Fixed",
     "KeyCache",
+    "Lock",
     "Mirror",
     "NewFile",
     "Numbered",
     "OpstoreError",
     "OpstoreUnavailable",
     "Plan",
+    "Priority",
     "Progress",
     "RefusedRow",
     "ReplayInWork",
@@ -77,6 +80,7 @@ __all__ = [
     "fix_generation_async",
     "list_keys",
     "list_keys_async",
+    "locked_async",
     "migrate",
     "migrate_async",
     "move_derivation_async",

@@ -12,6 +12,9 @@ import asyncpg
 from telestream_opstore.connection import failures
 
 State = Literal["UPLOADING", "LOADING", "LOADED", "LOADED_MISMATCH", "FAILED", "DUPLICATE"]
+Priority = Literal["live", "backfill"]
+"""``backfill``: sent only as fast as live records do not wait for it."""
+
 REFUSED_KEPT = 10_000
 """Refused rows kept by file; the rest is only counted."""
 
@@ -48,6 +51,7 @@ class FileEntry:
     created_at: datetime
     finished_at: datetime | None
     sequence: int | None
+    priority: Priority
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,7 @@ class NewFile:
     upload_length: int | None = None
     expected: Mapping[str, int] = field(default_factory=dict)
     sequence: int | None = None
+    priority: Priority = "live"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +111,8 @@ class FileLedger:
             )
             row = await connection.fetchrow(
                 "INSERT INTO file (source, name, type, profile, profile_digest, allow_age_days, state, instance, "
-                "content_encoding, upload_length, expected, sequence) "
-                "VALUES ($1, $2, $3, $4, $5, $6, 'UPLOADING', $7, $8, $9, $10, $11) RETURNING *",
+                "content_encoding, upload_length, expected, sequence, priority) "
+                "VALUES ($1, $2, $3, $4, $5, $6, 'UPLOADING', $7, $8, $9, $10, $11, $12) RETURNING *",
                 new.source,
                 new.name,
                 new.type,
@@ -119,6 +124,7 @@ class FileLedger:
                 new.upload_length,
                 dict(new.expected),
                 new.sequence,
+                new.priority,
             )
         return _entry(row)
 

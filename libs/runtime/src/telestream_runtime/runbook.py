@@ -13,6 +13,7 @@ PAGES = {
     "PositionLost": "position-outside-the-log",
     "PartitionsChanged": "partition-count-changed",
     "SettingsDiffer": "settings-differ-from-the-generation",
+    "GenerationNotWanted": "generation-not-wanted",
     "WrongKey": "key-is-another",
     # cdr_enricher
     "RawNotDense": "raw-has-a-hole",
