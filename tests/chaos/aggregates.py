@@ -21,10 +21,12 @@ _COUNTED = {"sms": "SMS", "mms": "MMS", "data_records": "DATA", "ussd": "USSD", 
 _CDR = ("records", *_COUNTED, "attempts", *(s.lower() for s in _STATUSES))
 _CDR_LONG = ("duration_ms", "holding_ms", "bytes_up", "bytes_down")
 _LATENESS_MS = 5 * 60_000
-_OF_DAYS = ("sessions", "sms_segments", "late_records")
+_OF_DAYS = ("sessions", "sms_segments", "late_records", "reversals")
 _OF_WINDOWS = ("ended_answered", "ended_dropped", "data_duration_ms", "data_bytes", *_OF_DAYS)
 _QUALITY = ("records", "reversals", "warned", "duration_ms", "bytes", "latency_ms")
 _MERGE_ROWS = 600_000
+_PORTION = 50_000
+_MAX_SAID = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,8 @@ def _stored(judged: pl.DataFrame) -> pl.DataFrame:
     call = pl.col("record_type").is_in(["VOICE", "VIDEO"])
     data = pl.col("record_type") == "DATA"
     zero = pl.lit(0)
+    sign = pl.col("sign")
+    counts = lambda which: (which.cast(pl.Int32) * sign).cast(pl.Int32)  # noqa: E731
     both = pl.col("bytes_up").fill_null(0) + pl.col("bytes_down").fill_null(0)
     return judged.filter(pl.col("verdict") == "STORED").select(
         "n",
@@ -104,24 +108,24 @@ def _stored(judged: pl.DataFrame) -> pl.DataFrame:
         "local_date",
         pl.col("currency").fill_null("").alias("own_currency"),
         pl.when(pl.col("charge_micros").is_not_null()).then(pl.col("currency").fill_null("")).alias("currency"),
-        pl.col("charge_micros").fill_null(0).alias("charge"),
+        (sign * pl.col("charge_micros").fill_null(0)).alias("charge"),
         pl.min_horizontal(started + pl.coalesce("holding_ms", "duration_ms", zero), "appended_ms").alias("event_end"),
-        pl.lit(1, pl.Int32).alias("records"),
-        *((pl.col("record_type") == code).cast(pl.Int32).alias(name) for name, code in _COUNTED.items()),
-        call.cast(pl.Int32).alias("attempts"),
-        *((call & (pl.col("status") == status)).cast(pl.Int32).alias(status.lower()) for status in _STATUSES),
-        pl.when(call).then(pl.col("duration_ms").fill_null(0)).otherwise(zero).alias("duration_ms"),
-        pl.when(call).then(pl.coalesce("holding_ms", "duration_ms", zero)).otherwise(zero).alias("holding_ms"),
-        pl.col("bytes_up").fill_null(0),
-        pl.col("bytes_down").fill_null(0),
+        sign.cast(pl.Int32).alias("records"),
+        (sign < 0).cast(pl.Int32).alias("reversals"),
+        *(counts(pl.col("record_type") == code).alias(name) for name, code in _COUNTED.items()),
+        counts(call).alias("attempts"),
+        *(counts(call & (pl.col("status") == status)).alias(status.lower()) for status in _STATUSES),
+        (sign * pl.when(call).then(pl.col("duration_ms").fill_null(0)).otherwise(zero)).alias("duration_ms"),
+        (sign * pl.when(call).then(pl.coalesce("holding_ms", "duration_ms", zero)).otherwise(zero)).alias("holding_ms"),
+        *((sign * pl.col(name).fill_null(0)).alias(name) for name in ("bytes_up", "bytes_down")),
         "appended_ms",
         # the traffic has no last cells, partial records or SMS segments: what would be counted from them is plain
-        (call & pl.col("status").is_in(["COMPLETED", "DROPPED"])).cast(pl.Int32).alias("ended_answered"),
-        (call & (pl.col("status") == "DROPPED")).cast(pl.Int32).alias("ended_dropped"),
-        pl.when(data).then(pl.col("duration_ms").fill_null(0)).otherwise(zero).alias("data_duration_ms"),
-        pl.when(data & (pl.col("duration_ms") > 0)).then(both).otherwise(zero).alias("data_bytes"),
-        data.cast(pl.Int32).alias("sessions"),
-        (pl.col("record_type") == "SMS").cast(pl.Int32).alias("sms_segments"),
+        counts(call & pl.col("status").is_in(["COMPLETED", "DROPPED"])).alias("ended_answered"),
+        counts(call & (pl.col("status") == "DROPPED")).alias("ended_dropped"),
+        (sign * pl.when(data).then(pl.col("duration_ms").fill_null(0)).otherwise(zero)).alias("data_duration_ms"),
+        (sign * pl.when(data & (pl.col("duration_ms") > 0)).then(both).otherwise(zero)).alias("data_bytes"),
+        counts(data).alias("sessions"),
+        counts(pl.col("record_type") == "SMS").alias("sms_segments"),
     )
 
 
@@ -142,7 +146,10 @@ def _late(end: pl.Expr) -> pl.Expr:
 
 def _quality(judged: pl.DataFrame) -> pl.DataFrame:
     junk = pl.col("rule").fill_null("") == "undecodable"
-    known = lambda name: pl.when(~junk).then(pl.col(name).fill_null(0)).otherwise(0)  # noqa: E731
+    sign = pl.col("sign")
+    counts = (sign > 0) | (pl.col("verdict") == "STORED")  # a reversal without effect takes nothing back
+    effect = pl.when(counts).then(sign).otherwise(0)
+    known = lambda name: effect * pl.when(~junk).then(pl.col(name).fill_null(0)).otherwise(0)  # noqa: E731
     waited = (pl.col("appended_ms") - pl.col("started_at").cast(pl.Int64)).clip(0)
     return judged.select(
         "n",
@@ -150,14 +157,16 @@ def _quality(judged: pl.DataFrame) -> pl.DataFrame:
         pl.when(~junk).then("source").otherwise(pl.lit("")).alias("source"),
         "verdict",
         pl.col("rule").fill_null(""),
-        pl.when(~junk & pl.col("charge_micros").is_not_null()).then(pl.col("currency").fill_null("")).alias("currency"),
+        pl.when(counts & ~junk & pl.col("charge_micros").is_not_null())
+        .then(pl.col("currency").fill_null(""))
+        .alias("currency"),
         known("charge_micros").alias("charge"),
-        pl.lit(1, pl.Int32).alias("records"),
-        pl.lit(0, pl.Int32).alias("reversals"),
-        (pl.col("warnings") != "").cast(pl.Int32).alias("warned"),
+        (sign > 0).cast(pl.Int32).alias("records"),
+        (sign < 0).cast(pl.Int32).alias("reversals"),
+        (effect * (pl.col("warnings") != "")).cast(pl.Int32).alias("warned"),
         known("duration_ms").alias("duration_ms"),
         (known("bytes_up") + known("bytes_down")).alias("bytes"),
-        pl.when(junk).then(0).otherwise(waited).alias("latency_ms"),
+        (effect * pl.when(junk).then(0).otherwise(waited)).alias("latency_ms"),
     )
 
 
@@ -210,10 +219,33 @@ def latest(values: Sequence[bytes], family: Family) -> pl.DataFrame:
     )
 
 
+def all_differences(truth: pl.DataFrame, values: list[bytes], family: Family) -> tuple[int, list[str]]:
+    """As ``differences``, of all last upserts, a portion of the windows after the other; ``values`` is emptied."""
+    rows = []
+    while values:
+        rows.append(latest(values[-_PORTION:], family))
+        del values[-_PORTION:]
+    found = pl.concat(rows) if rows else pl.DataFrame()
+    rows.clear()
+    portions = max(truth.height, found.height) // _PORTION + 1
+    ms_or_day = 1 if family.topic == "subscriber_day" else family.size_s * 1_000
+    wrong, said = 0, list[str]()
+    for portion in range(portions):
+        mine = pl.col("window") // ms_or_day % portions == portion
+        some = [one.filter(mine) if one.height else one for one in (truth, found)]
+        count, words = differences(*some, family)
+        wrong += count
+        said += words
+    return wrong, said[:_MAX_SAID]
+
+
 def differences(truth: pl.DataFrame, found: pl.DataFrame, family: Family) -> tuple[int, list[str]]:
     """How many upserts are missing, too many or wrong, and the first of them in words."""
     if truth.is_empty() and found.is_empty():
         return 0, []
+    if truth.is_empty() or found.is_empty():
+        one, what = (found, "not in the truth") if truth.is_empty() else (truth, "missing")
+        return one.height, [f"{family.name}: {one.height} upserts are {what}"]
     columns = [name for name in truth.columns if name not in family.keys]
     both = truth.with_columns(of_other_types=pl.lit(0, pl.Int64), there=True).join(
         found.with_columns(there=True), on=family.keys, how="full", suffix=" found", coalesce=True

@@ -10,7 +10,7 @@ import polars as pl
 
 from telestream_contracts import FRAME_BYTES, decode_payloads, decode_record, enriched_head, load_schema
 
-from .traffic import JUNK, Ints, Traffic
+from .traffic import JUNK, REVERSAL, Ints, Traffic
 
 MAX_SAID = 5
 _HEAD = enriched_head("cdr")
@@ -89,13 +89,17 @@ class Partition:
             self.found.say(f"raw[{self.partition}]@{int(n[bad[0]])} is not what was sent there")
         self.appended[n] = timestamps_ms
         self._read += len(n)
-        judged = self.traffic.judged(records).with_columns(appended_ms=pl.Series(timestamps_ms))
-        for verdict, rule, many in judged.group_by("verdict", "rule").len().iter_rows():
-            name = f"{verdict} {rule}" if rule else verdict
+        judged = self.traffic.judged(records).with_columns(appended_ms=pl.Series(self._arrived(records)))
+        for verdict, rule, sign, many in judged.group_by("verdict", "rule", "sign").len().iter_rows():
+            name = f"{verdict} {rule}" if rule else f"{verdict} reversal" if sign < 0 else verdict
             self.found.verdicts[name] = self.found.verdicts.get(name, 0) + many
         for index in np.flatnonzero((judged["verdict"] == "REJECTED").to_numpy()).tolist():
             self._rejected.append((int(n[index]), judged["rule"][index], sent[index] or b"", int(timestamps_ms[index])))
         return judged
+
+    def _arrived(self, records: pl.DataFrame) -> Ints:
+        """When each came, by its judged record: a reversal bears the arrival of what it takes back."""
+        return self.appended[np.where(records["kind"] == REVERSAL, records["target"], records["n"])]
 
     def raw_end(self) -> None:
         if self._read != len(self.appended):
@@ -125,14 +129,14 @@ class Partition:
         wrong = np.zeros(len(src), np.bool_)
         differing: dict[str, int] = {}
         columns = {name: (head[name], truth[name]) for name in _PLAIN}
-        columns["appended_at"] = head["appended_at"].cast(pl.Int64), pl.Series(self.appended[src])
+        columns["appended_at"] = head["appended_at"].cast(pl.Int64), pl.Series(self._arrived(records))
         columns["warnings"] = head["warnings"].list.join(","), truth["warnings"]
         for name, (got, expected) in columns.items():
             differ = got.ne_missing(expected.cast(got.dtype)).to_numpy()
             if differ.any():
                 differing[name] = int(np.flatnonzero(differ)[0])
                 wrong |= differ
-        sent = self.traffic.values(records, self.schema_id)
+        sent = self.traffic.passed_on(records, self.schema_id)
         readable = (records["kind"] != JUNK).to_list()
         subscriber = records["subscriber_id"].to_list()
         passed_on = [

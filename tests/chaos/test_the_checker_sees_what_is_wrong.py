@@ -11,10 +11,11 @@ import pytest
 
 from telestream_contracts import encode_payloads, encode_record, enriched_head, frame, load_schema
 
+from . import aggregates
 from .aggregates import FAMILIES, Truth, differences
 from .check import Partition
 from .faults import schedule
-from .traffic import JUNK, MENDED, Ints, Traffic
+from .traffic import JUNK, RESENT, REVERSAL, Ints, Traffic
 
 COUNT, RAW_ID, NOW_MS = 4_000, 7, 1_790_000_000_000
 TRAFFIC = Traffic(5, NOW_MS, 1.0)
@@ -30,9 +31,11 @@ def _raw() -> tuple[pl.DataFrame, list[bytes | None], Ints]:
 def _judged() -> tuple[Log, list[bytes]]:
     """What a correct enricher writes: judged records and dead letters."""
     records, values, appended = _raw()
+    carried = TRAFFIC.passed_on(records, RAW_ID)
+    arrived = appended[np.where(records["kind"] == REVERSAL, records["target"], records["n"])]
     judged = TRAFFIC.judged(records).with_columns(
         content_hash=pl.lit(0, pl.Int64),
-        appended_at=pl.Series(appended).cast(pl.Datetime("ms")),
+        appended_at=pl.Series(arrived).cast(pl.Datetime("ms")),
         warnings=pl.when(pl.col("warnings") == "").then([]).otherwise(pl.col("warnings").str.split(",")),
     )
     fields = [one["name"] for one in enriched_head("cdr")["fields"]]
@@ -40,7 +43,7 @@ def _judged() -> tuple[Log, list[bytes]]:
     keys = [who.encode() for who in records["subscriber_id"]]
     log = [
         (key, frame(9) + head + ((raw or b"")[5:] if kind != JUNK else b"empty"))
-        for key, head, raw, kind in zip(keys, heads, values, records["kind"], strict=True)
+        for key, head, raw, kind in zip(keys, heads, carried, records["kind"], strict=True)
     ]
     letters = [
         encode_record(
@@ -83,7 +86,7 @@ def _counts(check: Partition) -> dict[str, int]:
 def test_what_is_right_passes_and_every_kind_of_record_is_in_it() -> None:
     log, letters = _judged()
     assert _counts(_check(log, letters)) == {}
-    assert set(_raw()[0]["kind"]) == set(range(MENDED + 1))
+    assert set(_raw()[0]["kind"]) == set(range(RESENT + 1))
 
 
 def _swapped(log: Log) -> Log:
@@ -149,3 +152,21 @@ def test_the_same_seed_gives_the_same_faults_and_every_kind_of_them() -> None:
     assert faults == schedule(3, 1_200, 5, 2) != schedule(4, 1_200, 5, 2)
     assert len({fault.kind for fault in faults}) >= 6
     assert len({fault.kind for fault in schedule(3, 60, 5, 2)}) >= 6
+
+
+def test_portions_of_upserts_are_compared_as_all_of_them_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    records, _, appended = _raw()
+    truth = Truth()
+    truth.add(TRAFFIC.judged(records).with_columns(appended_ms=pl.Series(appended)))
+    family = FAMILIES[0]
+    right = truth.of(family).with_columns(of_other_types=pl.lit(0, pl.Int64))
+    monkeypatch.setattr(aggregates, "_PORTION", 100)
+    monkeypatch.setattr(aggregates, "latest", lambda some, _: right[[int(one) for one in some]])
+
+    def compared(*places: int) -> int:
+        return aggregates.all_differences(truth.of(family), [b"%d" % place for place in places], family)[0]
+
+    assert right.height > 300
+    assert compared(*range(right.height)) == 0
+    assert compared(*range(5, right.height)) == 5
+    assert compared() == right.height

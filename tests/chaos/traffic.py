@@ -7,7 +7,9 @@ A record at offset n of a partition is *fresh*, or
 
 - a copy (also with another charge: a conflict) of a fresh one before it, a few or a million offsets back,
 - broken in a way that one rule rejects; D offsets later it may come again, mended,
-- bytes that no schema fits.
+- bytes that no schema fits,
+- a reversal of a fresh one, some hundred or tens of thousands of offsets back; then it is sent once more, without
+  effect, and what it took back comes again under the same uid with another charge.
 """
 
 from __future__ import annotations
@@ -29,11 +31,13 @@ DAY_MS = 86_400_000
 CELLS, SUBSCRIBERS, REGIONS, PLANS = 2_000, 3_000, 100, 12  # subscribers: in each partition
 MENDED_AFTER = 997
 NEAR = 1_000
+UNDONE_AFTER = (613, 40_009)  # near, and far beyond what any round holds
+AGAIN_AFTER, RESENT_AFTER = 211, 577  # counted from the reversal
 SOURCES = ("switch-1", "switch-2", "msc-north", "roaming-hub")
 
 # of ten thousand
-_NEAR_COPY, _FAR_COPY, _CONFLICT, _BROKEN, _JUNK = 150, 250, 290, 340, 360
-FRESH, COPY, CONFLICT, BROKEN, JUNK, MENDED = range(6)
+_NEAR_COPY, _FAR_COPY, _CONFLICT, _BROKEN, _JUNK, _UNDONE_NEAR, _UNDONE_FAR = 150, 250, 290, 340, 360, 370, 375
+FRESH, COPY, CONFLICT, BROKEN, JUNK, MENDED, REVERSAL, AGAIN, RESENT = range(9)
 _RULES = ("negative_value", "from_the_future", "too_old", "inconsistent_times")
 
 _TYPES = np.array(["VOICE"] * 50 + ["SMS"] * 20 + ["DATA"] * 25 + ["VIDEO"] * 2 + ["USSD", "MMS", "OTHER"], object)
@@ -79,9 +83,30 @@ class Traffic:
         slot = self._slot(p, np.maximum(before, 0))
         return (before >= 0) & (slot >= _CONFLICT) & (slot < _BROKEN)
 
+    def _would_undo(self, p: Ints, n: Ints) -> tuple[Bools, Ints]:
+        """Whether the offset is meant for a reversal, and of what; going by slots alone."""
+        target = np.full(len(n), -1)
+        for after, low, high in zip(UNDONE_AFTER, (_JUNK, _UNDONE_NEAR), (_UNDONE_NEAR, _UNDONE_FAR), strict=True):
+            before = n - after
+            slot = self._slot(p, np.maximum(before, 0))
+            target = np.where((target < 0) & (before >= 0) & (slot >= low) & (slot < high), before, target)
+        return target >= 0, target
+
+    def _by_slot(self, p: Ints, n: Ints) -> Bools:
+        """Whether it is nothing but what its slot says."""
+        other = self._mends(p, n)
+        for after in (0, AGAIN_AFTER, RESENT_AFTER):
+            other |= self._would_undo(p, n - after)[0]
+        return ~other
+
     def _fresh(self, p: Ints, n: Ints) -> Bools:
-        # by its slot alone: a would-be copy that became fresh is never copied itself
-        return (self._slot(p, n) >= _JUNK) & ~self._mends(p, n)
+        # by its slot alone: a would-be copy that became fresh is never copied itself; nor is what is taken back
+        return (self._slot(p, n) >= _UNDONE_FAR) & self._by_slot(p, n)
+
+    def _undoes(self, p: Ints, n: Ints) -> tuple[Bools, Ints]:
+        """Whether it takes something back, and what."""
+        would, target = self._would_undo(p, n)
+        return would & ~self._mends(p, n) & self._by_slot(p, np.maximum(target, 0)), target
 
     def kinds(self, p: Ints, n: Ints) -> tuple[Ints, Ints]:
         """What each is, and the offset whose content it has (its own, the one copied, the one mended)."""
@@ -99,7 +124,15 @@ class Traffic:
         mends = self._mends(p, n)
         kind[mends] = MENDED
         copies &= ~mends
-        return kind, np.select([copies, mends], [target, n - MENDED_AFTER], n)
+        content = np.select([copies, mends], [target, n - MENDED_AFTER], n)
+        free = ~mends
+        for number, after in ((REVERSAL, 0), (RESENT, RESENT_AFTER), (AGAIN, AGAIN_AFTER)):
+            undoes, undone = self._undoes(p, n - after)
+            undoes &= free
+            kind[undoes] = number
+            content = np.where(undoes, undone, content)
+            free &= ~self._would_undo(p, n - after)[0]
+        return kind, content
 
     # -- what it holds ------------------------------------------------------------------------------------------------
 
@@ -131,8 +164,9 @@ class Traffic:
         has_answer = is_call & (draw(27, 2) == 0)
 
         broken = np.where(kind == BROKEN, self._draw(30, len(_RULES), p, m), -1)
-        charge = np.where(kind == CONFLICT, np.where(charged, charge, 0) + 1, charge)
-        charged = charged | (kind == CONFLICT)
+        other = (kind == CONFLICT) | (kind == RESENT)
+        charge = np.where(other, np.where(charged, charge, 0) + 1, charge)
+        charged = charged | other
         started = started + np.select([broken == 1, broken == 2], [age + 2 * DAY_MS, -500 * DAY_MS], 0)
         answered = np.where(broken == 3, started - 1_000, started + 1_000)
         has_answer = has_answer | (broken == 3)
@@ -166,19 +200,29 @@ class Traffic:
                 "is_partial": np.zeros(len(n), np.bool_),
                 "source": _text(np.array(SOURCES, object)[draw(35, len(SOURCES))]),
                 # how it came: its own, also where the content is another's
-                "batch_id": n // 1_000,
-                "line": n % 1_000 + 1,
-                "ingested_at": pl.Series(self.began_ms + (n * self.step_ms).astype(np.int64)).cast(
-                    pl.Datetime("ms", "UTC")
-                ),
+                **self._arrival(n),
                 "answered_at": _only(has_answer, pl.Series(answered).cast(pl.Datetime("ms", "UTC"))),
                 "holding_ms": _only(is_call, pl.Series(holding)),
+                "reverses_offset": _only((kind == REVERSAL) | (kind == AGAIN), pl.Series(m)),
                 "device_tac": _text(np.full(len(n), "35332211", object)),
             }
         )
         return frame.with_columns(
             cell=pl.Series(np.where(no_cell, -1, cell)), subscriber=pl.Series(np.where(nobody, -1, subscriber))
         )
+
+    def _arrival(self, n: Ints) -> dict[str, pl.Series]:
+        at = pl.Series(self.began_ms + (n * self.step_ms).astype(np.int64))
+        return {
+            "batch_id": pl.Series(n // 1_000),
+            "line": pl.Series(n % 1_000 + 1),
+            "ingested_at": at.cast(pl.Datetime("ms", "UTC")),
+        }
+
+    def passed_on(self, records: pl.DataFrame, schema_id: int) -> list[bytes | None]:
+        """As ``values``, but as judged records have it: a reversal that takes effect is a copy of the original."""
+        origin = np.where(records["kind"] == REVERSAL, records["target"], records["n"])
+        return self.values(records.with_columns(**self._arrival(origin)), schema_id)
 
     def values(self, records: pl.DataFrame, schema_id: int) -> list[bytes | None]:
         """What is produced for ``records``, some of them spoilt."""
@@ -196,6 +240,7 @@ class Traffic:
         kind, at = pl.col("kind"), pl.col("started_at").cast(pl.Int64)
         junk = kind == JUNK
         copy = kind.is_in([COPY, CONFLICT])
+        back = kind.is_in([REVERSAL, AGAIN])
         cell, s = pl.col("cell"), pl.col("subscriber")
         days = lambda count: self.began_ms - count * DAY_MS  # noqa: E731
         cell_known = (cell >= 0) & (cell % 10 != 0) & ((cell % 10 != 1) | (at < days(100)) | (at >= days(10)))
@@ -238,14 +283,16 @@ class Traffic:
             src_offset="n",
             verdict=pl.when(junk | (kind == BROKEN))
             .then(pl.lit("REJECTED"))
-            .when(copy)
+            .when(copy | (kind == AGAIN))
             .then(pl.lit("DUPLICATE"))
             .otherwise(pl.lit("STORED")),
-            sign=pl.lit(1, pl.Int64),
+            sign=pl.when(back).then(-1).otherwise(1).cast(pl.Int64),
             rule=rule,
             first_offset=pl.when(copy).then("target"),
             rules_version=pl.lit(1, pl.Int64),
-            warnings=pl.when(junk).then(pl.lit("")).otherwise(pl.concat_str(*warned, separator=",", ignore_nulls=True)),
+            warnings=pl.when(junk | (kind == AGAIN))
+            .then(pl.lit(""))
+            .otherwise(pl.concat_str(*warned, separator=",", ignore_nulls=True)),
             region_id=named(cell_known, pl.lit("R"), region % REGIONS),
             technology=pl.when(cell_known).then(pl.lit("LTE")),
             vendor=pl.when(cell_known).then(pl.lit("acme")),

@@ -14,7 +14,7 @@ import numpy as np
 from faust_batch import Batch, Source, read_partition
 from telestream_domain import Topics
 
-from .aggregates import FAMILIES, Truth, differences, latest
+from .aggregates import FAMILIES, Truth, all_differences
 from .check import Found, Partition
 from .traffic import Traffic
 
@@ -67,7 +67,7 @@ def _aggregates(job: Job, topics: Topics, truth: Truth, found: Found) -> None:
         for family in (family for family in FAMILIES if family.topic == topic):
             head, marker = f"cdr|{family.size_s}|".encode(), f"cdr|{family.size_s}|marker|".encode()
             values = [v for k, v in upserts.items() if k and v and k.startswith(head) and not k.startswith(marker)]
-            wrong, said = differences(truth.of(family), latest(values, family), family)
+            wrong, said = all_differences(truth.of(family), values, family)
             found.wrong_aggregates += wrong
             for one in said:
                 found.say(f"partition {job.partition}: {one}")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
@@ -26,7 +27,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
-from faust_batch import Source, read_partition
+from faust_batch import Source, end_offsets, read_partition
 from telestream_contracts import (
     Registry,
     Schema,
@@ -39,7 +40,7 @@ from telestream_contracts import (
 from telestream_devstack import Parts
 from telestream_devstack.postgres import create_database, psql
 from telestream_domain import FAMILIES, TYPES, Topics, group_id
-from telestream_opstore import ensure_development_key
+from telestream_opstore import Plan, ensure_development_key
 from telestream_opstore import migrate as migrate_opstore
 from telestream_warehouse import ClickHouse, Query, migrate
 
@@ -139,11 +140,19 @@ class Corner:
         self._producer = Producer(
             {"bootstrap.servers": parts.kafka, "enable.idempotence": True, "linger.ms": 2, "log_level": 2}
         )
-        self.topics = self.generation(1)
         self._make_opstore()
+        self.topics = self.generation(1)
 
-    def generation(self, number: int) -> Topics:
-        """Make what a generation needs; doing it again is harmless."""
+    def generation(self, number: int, plan: Plan | None = None, types: Sequence[str] = tuple(TYPES)) -> Topics:
+        """Make what a generation needs; doing it again is harmless and changes nothing."""
+        written = msgspec.json.encode(plan or Plan()).decode()
+        row = (
+            "INSERT INTO derivation (topic_prefix, generation, types, state, plan, reason, actor, decided_at) VALUES "
+            f"('{self.prefix}', {number}, '{{{','.join(types)}}}', 'RUNNING', '{written}', 'test', 'test', now()) "
+            "ON CONFLICT DO NOTHING"
+        )
+        made = psql(self.environment["TELESTREAM_POSTGRES"], row)
+        assert made.returncode == 0, made.stderr
         topics = Topics(self.prefix, number)
         apply_topics(self.parts.kafka, topics, partitions=self.partitions)
         missing = {name: schema for name, schema in topic_schemas(topics).items() if name not in self.ids}
@@ -307,6 +316,9 @@ class Corner:
             }
         finally:
             asking.close()
+
+    def end(self, topic: str, partition: int) -> int:
+        return end_offsets(self.parts.kafka, [topic])[Source(topic, partition)]
 
     def messages(
         self, topic: str, partition: int, isolation: str = "read_committed"

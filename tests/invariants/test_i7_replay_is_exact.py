@@ -63,7 +63,7 @@ def derive(corner: Corner, generation: int, **settings: str) -> None:
     def counted() -> int:
         return sum(window["records"] for window in corner.latest(quality).values())
 
-    until(lambda: counted() == total, f"{total} records of generation {generation} aggregated", 60, 0.3)
+    until(lambda: counted() == total, f"{total} records of generation {generation} aggregated", 120, 0.3)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +89,10 @@ class EnricherCorner:
         return [value for batch in batches for value in batch.values if value is not None]
 
     @contextlib.contextmanager
-    def running(self, instance: int = 0, **settings: object) -> Iterator[Worker]:
-        worker = Worker(self, self._directory / f"enricher-{instance}.log", instance, settings)
+    def running(self, instance: int = 0, *, script: Sequence[str] = (), **settings: object) -> Iterator[Worker]:
+        """``script``: a worker of the test's own, with its arguments."""
+        log = self._directory / f"enricher-{instance}.log"
+        worker = Worker(self, log, instance, settings, script or ("-m", "cdr_enricher"))
         try:
             yield worker
         finally:
@@ -102,7 +104,9 @@ class EnricherCorner:
 class Worker:
     """One enricher process. ``settings`` go into its environment."""
 
-    def __init__(self, corner: EnricherCorner, log: Path, instance: int, settings: dict[str, object]) -> None:
+    def __init__(
+        self, corner: EnricherCorner, log: Path, instance: int, settings: dict[str, object], script: Sequence[str]
+    ) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self._admin = f"http://127.0.0.1:{free.getsockname()[1]}"
@@ -118,9 +122,7 @@ class Worker:
         }
         self._log, self._written = log, log.stat().st_size if log.exists() else 0
         with log.open("ab") as out:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "cdr_enricher"], env=environment, stdout=out, stderr=out
-            )
+            self.process = subprocess.Popen([sys.executable, *script], env=environment, stdout=out, stderr=out)
 
     def wait_until(self, true: Callable[[], object]) -> None:
         deadline = time.monotonic() + DEADLINE_S

@@ -54,6 +54,21 @@ def ask(held: Versions, *questions: tuple[str | None, int]) -> list[str | None]:
     return regions
 
 
+@pytest.mark.parametrize("settled", [False, True])
+def test_absorbed_versions_answer_as_if_they_had_been_added(settled: bool) -> None:
+    old = [("a", 10, region("old"), 1), ("b", 10, region("b"), 2)]
+    new = [("a", 10, region("same time, later"), 7), ("a", 5, region("before"), 8), ("b", 20, None, 9)]
+    combinations = Combinations(("region",))
+    held, later = (Versions("id", ("region",), ("owner",), combinations) for _ in range(2))
+    for versions, rows in ((held, old), (later, new)):
+        versions.add(frame(rows), np.array([row[3] for row in rows], np.int64))
+        if settled:
+            versions.settle()
+    held.absorb(later)
+    questions = [("a", 4), ("a", 7), ("a", 12), ("b", 15), ("b", 25)]
+    assert ask(held, *questions) == ask(make(old, new), *questions) == [None, "before", "same time, later", "b", None]
+
+
 def region(name: str) -> dict[str, str]:
     return {"region": name, "owner": f"owner of {name}"}
 

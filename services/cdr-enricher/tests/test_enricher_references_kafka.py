@@ -12,8 +12,9 @@ import pytest
 from enricher_corner import PARTITIONS, EnricherCorner
 
 from cdr_enricher.domain.hashing import text_key
-from cdr_enricher.domain.references import cells_at, customers_at
+from cdr_enricher.domain.references import References, cells_at, customers_at
 from cdr_enricher.errors import JudgementBroken
+from cdr_enricher.pin import Pin
 from cdr_enricher.reference_reader import ReferenceReader
 
 pytestmark = pytest.mark.stack
@@ -63,9 +64,48 @@ def test_customers_are_held_of_the_partitions_asked_for_and_cells_whole(
     corner.refer("customer", 0, identifier="c0", customer_id="again", valid_from=40)
     reader.catch_up()
     assert reader.references.count("customer") == 1
-    assert set(reader.positions) == {f"{corner.topics.ref('cell')}/0", f"{corner.topics.ref('customer')}/1"}
+    followed = {f"{corner.topics.ref('cell')}/0", f"{corner.topics.ref('customer')}/1"}
+    assert set(reader.positions(pinned=False)) == followed
     reader.hold_customers(0)  # from the beginning
     assert known(reader, 0, ("c0", 20), ("c0", 40)) == ["late", "again"]
+
+
+def test_a_pinned_partition_knows_what_was_there_then_until_it_is_unpinned(corner: EnricherCorner) -> None:
+    customers, cells = corner.topics.ref("customer"), corner.topics.ref("cell")
+    for name in ("then", "other"):
+        corner.refer("customer", 0, identifier=name, customer_id=name, valid_from=10)
+    corner.refer("cell", 0, cell_id="c", region_id="north")
+    pin = Pin({"cdr": {0: 100}}, {customers: {0: 2, 1: 0}, cells: {0: 1}})
+    corner.refer("customer", 0, identifier="since", customer_id="since", valid_from=10)
+    corner.refer("cell", 0, cell_id="c", region_id="south")
+    reader = ReferenceReader(corner.parts.kafka, corner.topics, corner.registry, pin)
+    asked = (("then", 20), ("since", 20), ("other", 20))
+
+    def region(references: References) -> list[str]:
+        regions: list[str] = cells_at(references.cells, text_key(pl.Series(["c"])), np.array([5]))[0]["region_id"]
+        return list(regions)
+
+    try:
+        reader.catch_up()
+        reader.hold_customers(0, pinned=True)
+        corner.refer("customer", 0, identifier="then", customer_id="moved", valid_from=15)
+        reader.catch_up()
+        assert known(reader, 0, *asked) == ["then", None, "other"]
+        assert (region(reader.pinned()), region(reader.references)) == (["north"], ["south"])
+        assert reader.pinned().customers(0) is reader.references.customers(0)
+        assert reader.positions(pinned=True) == {f"{customers}/0": 2, f"{cells}/0": 1}
+        reader.unpin_customers(0)
+        assert known(reader, 0, *asked) == ["moved", "since", "other"]
+        assert reader.positions(pinned=False) == {f"{customers}/0": 4, f"{cells}/0": 2}
+        corner.refer("customer", 0, identifier="other", customer_id="gone on", valid_from=15)
+        reader.catch_up()
+        assert known(reader, 0, *asked) == ["moved", "since", "gone on"]
+        # whoever takes the partition again before its end holds what is pinned again
+        reader.drop_customers(0)
+        reader.hold_customers(0, pinned=True)
+        assert known(reader, 0, *asked) == ["then", None, "other"]
+    finally:
+        reader.close()
 
 
 def test_a_version_that_cannot_be_read_stops_with_its_position(corner: EnricherCorner, reader: ReferenceReader) -> None:

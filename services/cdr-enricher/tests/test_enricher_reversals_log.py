@@ -146,3 +146,12 @@ def test_what_cannot_be_read_in_time_ends_the_round(
     written.transaction(3)
     with pytest.raises(ClientFailed, match="raw offset 3 could not be read"):
         read(log, written.source, 2, 3)
+
+
+def test_read_ahead_are_those_that_the_log_holds(written: Written, log: JudgedLog) -> None:
+    for _ in range(10):
+        written.transaction(10)
+    written.cut(56)
+    held = [51, 52, 70, 99]
+    assert log.read_ahead(written.source, np.array([0, 3, 50, *held])) == {src: value(src) for src in held}
+    assert log.read_ahead(written.source, np.array([7])) == {}

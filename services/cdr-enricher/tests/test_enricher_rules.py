@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from cdr_enricher.domain.rules import CHECKS, OVERRIDABLE, rule_set
-from telestream_domain import REJECTED, WARN, Severity
+from cdr_enricher.domain.rules import CHECKS, rule_set
+from telestream_contracts import decode_record, enriched_schema, raw_fields
+from telestream_domain import OVERRIDABLE, REJECTED, WARN, RuleChanges, Severity
 
 ARRIVED_MS = 1_790_000_000_000
 MINUTE, DAY = 60_000, 86_400_000
@@ -116,10 +117,68 @@ def test_an_operator_turns_a_rejection_into_a_warning_and_a_warning_into_a_rejec
 
 def test_every_check_has_a_code_of_the_table_in_the_tables_order() -> None:
     order = [rule.code for rule in (*REJECTED, *WARN)]
-    assert set(order) >= OVERRIDABLE
+    assert {check.code for checks in CHECKS.values() for check in checks} == OVERRIDABLE
     for checks in CHECKS.values():
         rules = rule_set(checks)
         for chosen in (rules.rejecting, rules.warning):
             places = [order.index(check.code) for check in chosen]
             assert places == sorted(places)
         assert len(rules.rejecting) + len(rules.warning) == len(checks)
+
+
+def test_added_rules_come_after_the_built_in_ones_and_reject_or_warn_in_their_own_words(
+    bench: Callable[..., Any], letters: Callable[..., Any]
+) -> None:
+    changes = RuleChanges.parse(
+        """
+        [severity]
+        voice_with_bytes = "warn"
+        duration_too_long = "rejected"
+        [[rule]]
+        code = "long_call"
+        type = "cdr"
+        field = "duration_ms"
+        severity = "rejected"
+        when = "duration_ms > 14400000"
+        help = "A call of more than four hours."
+        [[rule]]
+        code = "long_call_too"
+        type = "cdr"
+        field = "duration_ms"
+        severity = "rejected"
+        when = "duration_ms > 14400000"
+        help = "Never the first."
+        [[rule]]
+        code = "unknown_cell"
+        type = "cdr"
+        field = "cell_id"
+        severity = "warn"
+        when = "cell_id IS NULL"
+        help = "No cell."
+        [[rule]]
+        code = "of_the_other_type"
+        type = "network"
+        field = "cell_id"
+        severity = "rejected"
+        when = "cell_id IS NULL"
+        help = "No cell."
+        """,
+        raw_fields(),
+    )
+    hours = 3_600_000
+    judge = bench(changes=changes, severities={"voice_with_bytes": Severity.REJECTED})
+    outputs = judge.outputs(
+        judge.value(event_uid="a", cell_id=None, bytes_up=1, duration_ms=4 * hours, holding_ms=5 * hours),
+        judge.value(event_uid="b", duration_ms=5 * hours, holding_ms=6 * hours),
+        judge.value(event_uid="c", duration_ms=5 * hours, holding_ms=-1),
+        judge.value(event_uid="d", duration_ms=25 * hours, holding_ms=26 * hours),
+        judge.value(event_uid="e", duration_ms=None, holding_ms=None),
+    )
+    found = [(letter["event_uid"], letter["rule"], letter["reason"]) for letter in letters(outputs["rejected"])]
+    assert found == [
+        ("b", "long_call", "duration_ms: A call of more than four hours."),
+        ("c", "negative_value", "holding_ms: A duration, byte count or charge below 0."),
+        ("d", "duration_too_long", "duration_ms: A duration above 24 hours."),
+    ]
+    first, *_ = [decode_record(message["value"], enriched_schema("cdr")) for message in outputs["enriched"]]
+    assert (first["verdict"], first["warnings"]) == ("STORED", ["voice_with_bytes", "unknown_cell"])

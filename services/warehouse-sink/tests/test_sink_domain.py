@@ -54,6 +54,9 @@ def test_every_judged_rejected_aggregate_and_reference_topic_is_read() -> None:
 
 def test_without_a_saved_place_reading_begins_where_the_log_does() -> None:
     assert place_of(CDRS, None, "id", 40, 90) == Place("id", 40, None)
+    # a generation that begins later must begin just there
+    assert place_of(CDRS, None, "id", 0, 90, 700) == Place("id", 0, 700)
+    assert place_of(CDRS, Place("id", 50, 790), "id", 0, 90, 700).src_next == 790
 
 
 def test_a_saved_place_is_taken_if_the_log_still_reaches_there() -> None:

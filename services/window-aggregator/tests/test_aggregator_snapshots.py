@@ -17,10 +17,11 @@ from telestream_contracts import apply_topics
 from telestream_domain import Topics
 from telestream_runtime import TelestreamError
 from window_aggregator.domain.families import families
+from window_aggregator.domain.held import PRESSED_FROM_ROWS, Held
 from window_aggregator.domain.levels import Levels
 from window_aggregator.domain.rhythm import Cursor
 from window_aggregator.kafka import KafkaLog
-from window_aggregator.snapshot import Snapshot, from_bytes, to_bytes
+from window_aggregator.snapshot import Snapshot, from_bytes, to_parts
 from window_aggregator.snapshot_cache import SnapshotFiles
 
 
@@ -291,6 +292,7 @@ def test_a_partition_given_up_is_kept_as_last_committed(world, some, now_ms, fil
 def test_a_snapshot_comes_back_from_its_bytes_with_lists_and_instants():
     frame = pl.DataFrame(
         {
+            "window": pl.Series([60, 120], dtype=pl.Int64),
             "touched": pl.Series([5, 6], dtype=pl.Int64),
             "cell_id": pl.Series(["a", "b"], dtype=pl.Categorical),
             "registers": pl.Series([[1, 2], []], dtype=pl.List(pl.Int64)),
@@ -298,12 +300,26 @@ def test_a_snapshot_comes_back_from_its_bytes_with_lists_and_instants():
             "records": pl.Series([1, -1], dtype=pl.Int8),
         }
     )
-    snapshot = Snapshot("of this", 12, 7, {"cell": 3, "plan": 3}, {"cell": (frame, frame[:1]), "plan": ()}, {"cell": 4})
-    found = from_bytes(to_bytes(snapshot))
+    many = pl.concat([frame] * (PRESSED_FROM_ROWS // 2))
+    frames = tuple(Held.of(rows) for rows in (frame, frame[:1], many))
+    sketch = pl.DataFrame({"quarter": [1], "group": pl.Series(["a"], dtype=pl.Categorical), "mark": [7]})
+    snapshot = Snapshot(
+        "of this",
+        12,
+        7,
+        {"cell": 3, "plan": 3},
+        {"cell": frames, "plan": ()},
+        {"cell": (sketch,), "plan": ()},
+        {"cell": 4},
+    )
+    found = from_bytes(b"".join(to_parts(snapshot)))
     assert found is not None
-    for one, other in zip(snapshot.frames["cell"], found.frames["cell"], strict=True):
-        assert_frame_equal(one, other)
-    assert replace(found, frames=snapshot.frames) == snapshot
+    for one, other, rows in zip(frames, found.frames["cell"], (frame, frame[:1], many), strict=True):
+        assert_frame_equal(one.frame(), rows)
+        assert_frame_equal(other.frame(), rows)
+        assert (other.windows, other.touched, other.height) == (one.windows, one.touched, one.height)
+    assert_frame_equal(found.sketches["cell"][0], sketch)
+    assert replace(found, frames=snapshot.frames, sketches=snapshot.sketches) == snapshot
     assert found.levels("cell").touched == 6
     assert found.levels("plan") == Levels()
 

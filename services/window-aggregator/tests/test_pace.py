@@ -80,9 +80,23 @@ def test_only_what_is_kept_in_bounds_is_stretched():
     assert rhythm.stretched({}).beats == before
 
 
-@pytest.mark.parametrize("minutes", [0, 1])
-def test_nothing_taken_in_stretches_nothing(minutes):
+def test_nothing_taken_in_stretches_nothing():
     paces = Paces()
-    for second in range(minutes * 60 + 1):
+    for second in range(61):
         paces = paces.counted(NOW_MS + second * 1_000, {}, {}, {})
+    assert set(paces.stretch().values()) == {1.0}
+
+
+def test_subscriber_days_begin_cautiously_until_some_are_emitted_or_there_is_time_to_spare():
+    busy = _settled(Paces(), 10_000, {"region": 0.05}, 3)
+    assert busy.stretch() == {"region": 1.0, "plan": 1.0, "cell": 1.0, "subscriber_day": 2.0}
+    little = {"subscriber_day": 0.2}
+    assert _settled(busy, 10_000, little, 1, NOW_MS + 180_000).stretch()["subscriber_day"] == 1.0
+    assert _settled(Paces(), 8_000, {}, 1).stretch()["subscriber_day"] == 1.0
+
+
+def test_a_clock_that_jumps_over_all_that_was_measured_begins_anew():
+    paces = Paces()
+    for now_ms in (NOW_MS, NOW_MS + 61_000, NOW_MS + 10_000_000, NOW_MS + 20_000_000):
+        paces = paces.counted(now_ms, {"cdr": 50}, {"subscriber_day": 5}, {})
     assert set(paces.stretch().values()) == {1.0}

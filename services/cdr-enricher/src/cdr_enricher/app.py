@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -17,18 +17,20 @@ from cdr_enricher.domain.kinds import KINDS
 from cdr_enricher.domain.rejection_limit import RejectionLimit
 from cdr_enricher.judged_log import JudgedLog
 from cdr_enricher.kafka import EnricherStage, TypeStage
+from cdr_enricher.pin import Pin
 from cdr_enricher.reference_reader import ReferenceReader
 from cdr_enricher.restore import Restorer
 from cdr_enricher.settings import EnricherSettings
 from cdr_enricher.stage import Judge, State, Tally, Target
 from faust_batch import BatchError, Condition, FaustRunner, NullObserver, PlainRunner, Source, WorkerConfig
-from telestream_contracts import Registry
-from telestream_domain import group_id
-from telestream_guards import guard_start
+from telestream_contracts import Registry, raw_fields
+from telestream_domain import RuleChanges, Topics, group_id
+from telestream_guards import Derivation, guard_start
 from telestream_runtime import AdminServer, run_service
 from telestream_runtime.lean import give_back_memory
 
 SERVICE = "cdr-enricher"
+MAX_POLL_INTERVAL_MS = 900_000  # a fetch of reversals alone, each of another place of the log: 20,000 times 20 ms
 
 
 class _Watch(NullObserver):
@@ -79,13 +81,18 @@ class App:
             self.admin.stop()
 
 
-def build(settings: EnricherSettings) -> App:
-    """Everything a worker consists of. Raises TelestreamError if the registry lacks a schema."""
-    topics = settings.topics
+def build(settings: EnricherSettings, derivation: Derivation) -> App:
+    """Everything a worker of a generation consists of.
+
+    Raises TelestreamError if the registry lacks a schema or the generation's rules do not fit the records' fields.
+    """
+    topics, plan = settings.topics, derivation.plan
+    changes = RuleChanges.from_json(plan.rules)
+    changes.check(raw_fields())  # the row may be older than this code's fields
     registry = Registry(settings.registry)
     group = group_id(SERVICE, topics)
     by_topic: dict[str, TypeStage] = {}
-    for kind in KINDS.values():
+    for kind in (KINDS[name] for name in derivation.types):
         raw, enriched, rejected = topics.raw(kind.name), topics.enriched(kind.name), topics.rejected(kind.name)
         judge = Judge(
             kind,
@@ -94,11 +101,14 @@ def build(settings: EnricherSettings) -> App:
             business_timezone=settings.business_timezone,
             home_plmns=settings.home_plmns,
             severities=settings.severities,
+            changes=changes,
             limit=RejectionLimit(settings.max_rejected_share, settings.max_rejected_window),
             on_tally=_count,
         )
         by_topic[raw] = TypeStage(kind.name, judge, Restorer(kind, group, registry.schema), enriched, kind.has_customer)
-    reader = ReferenceReader(settings.kafka, topics, registry)
+    starts, ends = _of_raw(topics, plan.starts), _of_raw(topics, plan.ends)
+    pin = Pin(plan.ends, plan.reference)
+    reader = ReferenceReader(settings.kafka, topics, registry, pin)
     log = JudgedLog(settings.kafka, registry.schema)
     stage = EnricherStage(
         settings.kafka,
@@ -115,6 +125,8 @@ def build(settings: EnricherSettings) -> App:
         progress_topic=topics.progress,
         progress_id=registry.id_for(topics.progress),
         lateness_ms=settings.lateness_ms,
+        starts=starts,
+        pin=pin,
     )
     worker = f"{group}-{settings.instance}"
     config = WorkerConfig(
@@ -123,10 +135,13 @@ def build(settings: EnricherSettings) -> App:
         instance=worker,
         transactional_id=worker,
         commit_interval_ms=settings.commit_interval_ms,
+        max_poll_interval_ms=MAX_POLL_INTERVAL_MS,
         max_batch_records=settings.max_batch_records,
         # two rounds ahead are enough to be busy, and Python holds a record at three times its size
         max_held_bytes=16 << 20,
         prefetch_bytes=8 << 20,
+        starts=starts,
+        ends=ends if plan.only_to_ends else {},
     )
     watch = _Watch()
     runner: FaustRunner[State] | PlainRunner[State] = (
@@ -150,6 +165,14 @@ def build(settings: EnricherSettings) -> App:
     return App(stage, runner, reader, log, admin)
 
 
+def _of_raw(topics: Topics, offsets: Mapping[str, Mapping[int, int]]) -> dict[Source, int]:
+    return {
+        Source(topics.raw(name), at): offset
+        for name, by_partition in offsets.items()
+        for at, offset in by_partition.items()
+    }
+
+
 def _count(type_name: str, tally: Tally) -> None:
     for verdict, records in tally.verdicts.items():
         metrics.RECORDS.labels(type=type_name, verdict=verdict).inc(records)
@@ -162,8 +185,8 @@ def _count(type_name: str, tally: Tally) -> None:
 def run(settings: EnricherSettings, stop: threading.Event) -> None:
     """Begin once the guards let it, and block until ``stop`` is set. Raises TelestreamError, BatchError."""
     dedup = {"dedup_horizon_days": settings.dedup_horizon_days, "dedup_segment_bits": settings.dedup_segment_bits}
-    if guard_start(settings, stop, {**HASHES, **dedup}):
-        build(settings).run(stop)
+    if derivation := guard_start(settings, stop, {**HASHES, **dedup}):
+        build(settings, derivation).run(stop)
 
 
 def main() -> int:

@@ -7,7 +7,7 @@ position is bounded by every position known, and found by bisection.
 from __future__ import annotations
 
 import time
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -103,6 +103,28 @@ class JudgedLog:
             found += [round_.values[src - round_.first_src] for src in wanted[kept_from:]]
         return found
 
+    def read_ahead(self, enriched: Source, src_offsets: Ints) -> dict[int, bytes]:
+        """Those of the judged records at these raw offsets, which ascend, that are committed and still in the log.
+
+        It may take long: not while a transaction is open. Raises ClientFailed if Kafka does not answer.
+        """
+        wanted, found = src_offsets.tolist(), dict[int, bytes]()
+        place = 0
+        while place < len(wanted):
+            window = self._reach(enriched, wanted[place])
+            place = max(place, bisect_left(wanted, window.first_src))
+            stop = max(place, bisect_left(wanted, window.next_src))
+            found.update((src, window.values[src - window.first_src]) for src in wanted[place:stop])
+            place = stop
+        self._used_at = time.monotonic()
+        return found
+
+    def kept_from(self, enriched: Source) -> int | None:
+        """The first raw offset of the open round, all of which is at hand; None: nothing is."""
+        self._forget(enriched)
+        round_ = self._rounds.get(enriched)
+        return None if round_ is None else round_.first_src
+
     # -- the log ----------------------------------------------------------------------------------------------------
 
     def _read_committed(self, enriched: Source, wanted: list[int]) -> list[bytes]:
@@ -110,13 +132,19 @@ class JudgedLog:
         while len(found) < len(wanted):
             src = wanted[len(found)]
             window = self._reach(enriched, src)
+            if src < window.first_src:
+                raise JudgedCut(
+                    f"{enriched}: the judged record of raw offset {src}, which is to be reversed, is no longer in the "
+                    f"log (the next one there is of {window.first_src}); keep enriched topics as long as raw ones, and "
+                    "derive a new generation"
+                )
             stop = bisect_right(wanted, window.next_src - 1)
             found += [window.values[src - window.first_src] for src in wanted[len(found) : stop]]
         self._used_at = time.monotonic()
         return found
 
     def _reach(self, enriched: Source, src: int) -> _Window:
-        """A window that holds ``src``."""
+        """A window that holds ``src``; if that is no longer in the log, one of what follows."""
         window = self._window
         if window is None or window.source != enriched or not 0 <= src - window.first_src <= len(window.values) + NEAR:
             self._jump(enriched, self._position(enriched, src))
@@ -129,12 +157,6 @@ class JudgedLog:
                     f"{enriched}: the judged record of raw offset {src} could not be read within {VISIBLE_S:.0f} s; is "
                     "the broker well?"
                 )
-        if src < window.first_src:
-            raise JudgedCut(
-                f"{enriched}: the judged record of raw offset {src}, which is to be reversed, is no longer in the log "
-                f"(the next one there is of {window.first_src}); keep enriched topics as long as raw ones, and derive "
-                "a new generation"
-            )
         return window
 
     def _position(self, enriched: Source, src: int) -> int:

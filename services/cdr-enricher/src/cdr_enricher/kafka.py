@@ -7,11 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cdr_enricher import metrics
+from cdr_enricher.ahead import Ahead, Known, ReadAhead
 from cdr_enricher.dedup_log import Position
 from cdr_enricher.dedup_store import DedupStore
+from cdr_enricher.domain.hashing import Ints
 from cdr_enricher.domain.progress import Progress, Reported
 from cdr_enricher.errors import JudgedCut, RejectionsAboveLimit
 from cdr_enricher.judged_log import JudgedLog, JudgedPartition
+from cdr_enricher.pin import Pin
 from cdr_enricher.reference_reader import ReferenceReader
 from cdr_enricher.restore import Restorer, Saved, metadata_of
 from cdr_enricher.stage import Judge, State
@@ -58,13 +61,19 @@ class EnricherStage:
         progress_topic: str,
         progress_id: int,
         lateness_ms: int,
+        starts: Mapping[Source, int] | None = None,
+        pin: Pin | None = None,
     ) -> None:
+        self._starts, self._pin = starts or {}, pin or Pin()
+        self._pinned: set[Source] = set()  # of the partitions at work, those whose next record is pinned
         self._bootstrap, self._by_topic, self._reader, self._log = bootstrap, by_topic, reader, log
         self._dedup = dedup
         self._progress_topic, self._progress_id = progress_topic, progress_id
         self._progress_schema = load_schema("progress")
         self._lateness_ms = lateness_ms
         self._stopped: dict[Source, str] = {}
+        self._ahead = Ahead()
+        self._judged_to: dict[Source, int] = {}
         self.topics: Sequence[str] = list(by_topic)
 
     def restore(self, source: Source, committed: Committed | None) -> State:
@@ -105,32 +114,54 @@ class EnricherStage:
             seen=seen,
             position=position,
         )
+        if committed is None:
+            state = replace(state, next_offset=self._starts.get(source))
+        pinned = self._pin.holds(stage.name, source.partition, state.next_offset or 0)
+        if pinned:
+            self._pinned.add(source)
+            self._reader.pinned()
         if stage.has_customer:
-            self._reader.hold_customers(source.partition)
+            self._reader.hold_customers(source.partition, pinned=pinned)
         give_back_memory()
         metrics.RESTORE_SECONDS.observe(time.monotonic() - started)
         _count_seen(source, state)
+        self._ahead.drop(source)
+        self._judged_to[source] = 0 if state.began_at is None else state.next_offset or 0
         return state
+
+    def needs_quiet(self, batches: Sequence[Batch]) -> bool:
+        """Whether they hold reversals of what is not at hand."""
+        return any(len(self._far(self._known(batch))) for batch in batches)
 
     def before_round(self, batches: Sequence[Batch]) -> None:
         """A customer accepted before a call is there for it: the ends are asked for after the fetch."""
+        for known in map(self._known, batches):
+            far = self._far(known)
+            if len(far):
+                known.originals |= self._log.read_ahead(self._enriched(known.batch.source), far)
         with metrics.REFERENCE_SECONDS.time():
             self._reader.catch_up()
 
     def on_batch(self, batch: Batch, state: State) -> tuple[Sequence[Output], State]:
         stage, enriched = self._by_topic[batch.source.topic], self._enriched(batch.source)
+        outputs: list[Output] = []
+        known = self._ahead.take(batch)
+        originals = ReadAhead(known.originals if known else {}, JudgedPartition(self._log, enriched))
         with metrics.JUDGE_SECONDS.time():
             try:
-                outputs, state = stage.judge.on_batch(
-                    batch, state, self._reader.references, JudgedPartition(self._log, enriched)
-                )
+                for part, pinned in self._pin.parts(stage.name, batch):
+                    if not pinned:
+                        self._unpin(batch.source)
+                    references = self._reader.pinned() if pinned else self._reader.references
+                    decoded = known.decoded if known and part is batch else None
+                    found, state = stage.judge.on_batch(part, state, references, originals, decoded)
+                    self._keep(enriched, part.first_offset, found)
+                    outputs += found
             except RejectionsAboveLimit as err:
                 self._stopped[batch.source] = str(err)
                 metrics.STOPPED.labels(batch.source.topic, str(batch.source.partition)).set(1)
                 raise PartitionStopped(str(err)) from err
-        for output in outputs:
-            if output.topic == enriched.topic:
-                self._log.keep(enriched, batch.first_offset, [message["value"] or b"" for message in output.messages])
+        self._judged_to[batch.source] = batch.next_offset
         started = time.monotonic()
         left, position = self._dedup.close(
             stage.name, batch.source.partition, state.seen, state.dedup, lambda: self._readable_end(enriched)
@@ -160,7 +191,7 @@ class EnricherStage:
                     next_offset,
                     state.raw_end,
                     state.watermark,
-                    self._reader.positions,
+                    self._reader.positions(pinned=source in self._pinned),
                 )
             )
             changed[source] = replace(state, reported=Reported(next_offset, state.raw_end, now_ms))
@@ -183,9 +214,43 @@ class EnricherStage:
         if self._by_topic[source.topic].has_customer:
             self._reader.drop_customers(source.partition)
             give_back_memory()
+        self._let_go_of_pinned(source)
         self._log.drop(self._enriched(source))
+        self._ahead.drop(source)
+        self._judged_to.pop(source, None)
         for gauge in (metrics.SEEN_IDS, metrics.SEEN_BYTES):
             gauge.remove(source.topic, str(source.partition))
+
+    def _known(self, batch: Batch) -> Known:
+        known = self._ahead.find(batch)
+        if known is None:
+            known = Known.of(batch, self._by_topic[batch.source.topic].judge.decode(batch))
+            self._ahead.put(known)
+        return known
+
+    def _far(self, known: Known) -> Ints:
+        """The originals of its reversals that are to be read from the log, and can be."""
+        source = known.batch.source
+        kept = self._log.kept_from(self._enriched(source)) if len(known.named) else None
+        return known.before(self._judged_to.get(source, 0) if kept is None else kept)
+
+    def _keep(self, enriched: Source, first_offset: int, outputs: Iterable[Output]) -> None:
+        for output in outputs:
+            if output.topic == enriched.topic:
+                self._log.keep(enriched, first_offset, [message["value"] or b"" for message in output.messages])
+
+    def _unpin(self, source: Source) -> None:
+        """From here on the partition is judged with what there is now."""
+        if source not in self._pinned:
+            return
+        if self._by_topic[source.topic].has_customer:
+            self._reader.unpin_customers(source.partition)
+        self._let_go_of_pinned(source)
+
+    def _let_go_of_pinned(self, source: Source) -> None:
+        self._pinned.discard(source)
+        if not self._pinned:
+            self._reader.drop_pinned()
 
     def _judged_from(self, enriched: Source, start: int | None, end: int) -> Iterator[Batch]:
         """The judged records from ``start`` on, or those that are left of them."""

@@ -8,8 +8,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from cdr_enricher.domain.dedupe import DEDUP_HORIZON
-from cdr_enricher.domain.rules import OVERRIDABLE
-from telestream_domain import SEGMENT_BITS, Severity
+from telestream_domain import OVERRIDABLE, SEGMENT_BITS, Severity
 from telestream_runtime import ServiceSettings
 from telestream_runtime.settings import Port
 

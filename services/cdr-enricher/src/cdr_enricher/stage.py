@@ -44,7 +44,7 @@ from telestream_contracts import (
     frame,
     load_schema,
 )
-from telestream_domain import CONFLICT, RULES_VERSION, Severity
+from telestream_domain import CONFLICT, RULES_VERSION, RuleChanges, Severity
 
 STORED, DUPLICATE, REJECTED = "STORED", "DUPLICATE", "REJECTED"
 _VERDICTS = pl.Series([STORED, DUPLICATE, REJECTED])
@@ -102,12 +102,15 @@ class Judge:
         business_timezone: str = "UTC",
         home_plmns: tuple[str, ...] = (),
         severities: Mapping[str, Severity] | None = None,
+        changes: RuleChanges | None = None,
         limit: RejectionLimit | None = None,
         on_tally: Callable[[str, Tally], None] = lambda *_: None,
     ) -> None:
         self._kind, self._target, self._decoder = kind, target, decoder
         self._zone = business_timezone
-        self._rules: RuleSet = rule_set(kind.checks, severities)
+        self._rules: RuleSet = rule_set(
+            kind.checks, severities, (changes := changes or RuleChanges.none()).severities, changes.of_type(kind.name)
+        )
         self._rule_codes = pl.Series(
             [None, CONFLICT, UNDECODABLE, *(check.code for check in self._rules.rejecting)], dtype=pl.String
         )
@@ -123,19 +126,29 @@ class Judge:
         self._limit = limit or RejectionLimit()
         self._on_tally = on_tally
 
+    def decode(self, batch: Batch) -> Decoded:
+        """The batch in columns. Raises Unsupported for a raw schema that is newer than this code."""
+        return self._decoder.decode(batch.values)
+
     def on_batch(
-        self, batch: Batch, state: State, references: References, originals: Originals = NO_ORIGINALS
+        self,
+        batch: Batch,
+        state: State,
+        references: References,
+        originals: Originals = NO_ORIGINALS,
+        decoded: Decoded | None = None,
     ) -> tuple[list[Output], State]:
         """One judged record per raw record, dead letters beside them, and the state after the batch.
 
-        ``originals``: this partition's judged records before the batch.
+        ``originals``: this partition's judged records before the batch. ``decoded``: what ``decode`` gave for it.
 
         Raises RawNotDense if the batch does not follow ``state`` without a hole (I2), RejectionsAboveLimit if too much
         of it and what came before is rejected; ``state`` stays as it was.
         """
         _check_dense(batch, state)
         state.seen.advance(batch.first_offset)
-        decoded = self._decoder.decode(batch.values)
+        if decoded is None:
+            decoded = self.decode(batch)
         event_ms = decoded.records[self._time].cast(pl.Int64)
         records = decoded.records.hstack([event_ms.alias(EVENT_MS), pl.Series(APPENDED_MS, batch.timestamps_ms)])
         reversal = records["reverses_offset"].is_not_null().to_numpy()

@@ -10,6 +10,7 @@ from telestream_domain import group_id
 from telestream_guards import guard_start
 from telestream_runtime import AdminServer, get_logger, run_service
 from telestream_warehouse import ClickHouse, check
+from warehouse_sink.domain.places import Source
 from warehouse_sink.domain.policy import Backoff, FlushPolicy
 from warehouse_sink.domain.routes import routes
 from warehouse_sink.errors import NotMigrated
@@ -28,14 +29,15 @@ END_AFTER_S = 25.0  # a service must be gone 30 s after SIGTERM
 
 def run(settings: SinkSettings, stop: threading.Event) -> None:
     """Serve until ``stop``. Raises SinkError, GuardError, or what a dependency raises that waiting does not mend."""
-    if not guard_start(settings, stop):
+    derivation = guard_start(settings, stop)
+    if derivation is None:
         return
     health = Health(stuck_after_s=settings.sink_insert_timeout_s + settings.sink_max_backoff_s + STUCK_MARGIN_S)
     patience = Patience(Backoff(FIRST_BACKOFF_S, settings.sink_max_backoff_s), health, stop)
     clickhouse = ClickHouse(
         settings.clickhouse, settings.clickhouse_database, read_timeout_s=settings.sink_insert_timeout_s
     )
-    table = routes(settings.topics)
+    table = routes(settings.topics, derivation.types)
     sink = Sink(
         table,
         settings.generation,
@@ -47,7 +49,12 @@ def run(settings: SinkSettings, stop: threading.Event) -> None:
         stop,
     )
     group = group_id("warehouse-sink", settings.topics)
-    feed = Feed(settings.kafka, group, f"{group}-{settings.instance}", list(table), sink, stop)
+    src_starts = {
+        Source(settings.topics.enriched(name), partition): offset
+        for name, starts in derivation.plan.starts.items()
+        for partition, offset in starts.items()
+    }
+    feed = Feed(settings.kafka, group, f"{group}-{settings.instance}", list(table), sink, stop, src_starts)
     admin = AdminServer(
         settings.admin_host,
         settings.admin_port,

@@ -37,11 +37,22 @@ class Owner(Protocol):
 
 
 class Feed:
-    """Committed records of the assigned partitions, in order, from the owner's places on."""
+    """Committed records of the assigned partitions, in order, from the owner's places on.
+
+    ``src_starts``: of enriched partitions, the first raw offset that they hold, where it is known.
+    """
 
     def __init__(
-        self, bootstrap: str, group: str, instance: str, topics: Sequence[str], owner: Owner, stop: threading.Event
+        self,
+        bootstrap: str,
+        group: str,
+        instance: str,
+        topics: Sequence[str],
+        owner: Owner,
+        stop: threading.Event,
+        src_starts: Mapping[Source, int] | None = None,
     ) -> None:
+        self._src_starts = src_starts or {}
         self._topics, self._owner, self._stop = list(topics), owner, stop
         self._topic_number: dict[str | None, int] = {topic: number for number, topic in enumerate(topics)}
         self._bootstrap = bootstrap
@@ -206,7 +217,10 @@ class Feed:
         saved = self._owner.saved_places(topics)
         ids = self._topic_ids(topics)
         return {
-            source: place_of(source, saved.get(source), ids[source.topic], *self._range(source)) for source in sources
+            source: place_of(
+                source, saved.get(source), ids[source.topic], *self._range(source), self._src_starts.get(source)
+            )
+            for source in sources
         }
 
     def _range(self, source: Source) -> tuple[int, int]:

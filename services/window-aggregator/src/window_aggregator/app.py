@@ -10,21 +10,24 @@ from dataclasses import dataclass
 from faust_batch import BatchError, Condition, FaustRunner, NullObserver, PlainRunner, Source, WorkerConfig
 from telestream_contracts import Registry
 from telestream_domain import FAMILIES, group_id
-from telestream_guards import guard_start
+from telestream_guards import Derivation, guard_start
 from telestream_runtime import AdminServer, run_service
 from telestream_runtime.lean import give_back_memory
 from window_aggregator import metrics
 from window_aggregator.codec import Codec
 from window_aggregator.domain.families import families
+from window_aggregator.domain.held import keep_with
 from window_aggregator.kafka import KafkaLog
 from window_aggregator.settings import AggregatorSettings
+from window_aggregator.shelf import Shelf
 from window_aggregator.snapshot_cache import SnapshotFiles
-from window_aggregator.stage import Aggregator
+from window_aggregator.stage import ENCODE_ROWS, Aggregator
 from window_aggregator.state import State
 
 MIB = 1 << 20
 SERVICE = "window-aggregator"
 GIVE_BACK_EVERY_S = 5.0
+QUEUED_UPSERTS = 4 * ENCODE_ROWS
 
 
 class _Watch(NullObserver):
@@ -72,11 +75,12 @@ class App:
             self.admin.stop()
 
 
-def build(settings: AggregatorSettings) -> App:
-    """Everything a worker consists of. Raises TelestreamError if the registry lacks a schema."""
+def build(settings: AggregatorSettings, derivation: Derivation) -> App:
+    """Everything a worker of a generation consists of. Raises TelestreamError if the registry lacks a schema."""
     topics = settings.topics
     registry = Registry(settings.registry)
     codec = Codec(registry.schema, {family: registry.id_for(topics.agg(family)) for family in FAMILIES})
+    keep_with(Shelf(settings.state_dir / "windows").put)
     stage = Aggregator(
         topics,
         families(zone=settings.zone),
@@ -85,6 +89,7 @@ def build(settings: AggregatorSettings) -> App:
         codec,
         KafkaLog(settings.kafka, topics),
         snapshots=SnapshotFiles(settings.state_dir / "windows"),
+        types=derivation.types,
     )
     group = group_id(SERVICE, topics)
     worker = f"{group}-{settings.instance}"
@@ -97,6 +102,8 @@ def build(settings: AggregatorSettings) -> App:
         max_batch_records=10_000,
         max_held_bytes=8 * MIB,
         prefetch_bytes=8 * MIB,
+        # a flush is sent in portions; what the broker has not taken yet is held twice, here and in librdkafka
+        producer_options={"queue.buffering.max.messages": str(QUEUED_UPSERTS)},
     )
     watch = _Watch()
     runner: FaustRunner[State] | PlainRunner[State] = (
@@ -119,8 +126,8 @@ def build(settings: AggregatorSettings) -> App:
 
 def run(settings: AggregatorSettings, stop: threading.Event) -> None:
     """Begin once the guards let it, and block until ``stop`` is set. Raises TelestreamError, BatchError."""
-    if guard_start(settings, stop):
-        build(settings).run(stop)
+    if derivation := guard_start(settings, stop):
+        build(settings, derivation).run(stop)
 
 
 def main() -> int:

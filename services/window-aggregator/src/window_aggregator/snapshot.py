@@ -6,7 +6,6 @@ records, and nothing else of what was committed.
 
 from __future__ import annotations
 
-import io
 import json
 import struct
 import zlib
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from window_aggregator.domain.held import Held, ipc
 from window_aggregator.domain.levels import Levels
 from window_aggregator.domain.sketches import Sketch
 from window_aggregator.state import FamilyState, State
@@ -37,7 +37,8 @@ class Snapshot:
     position: int
     next_src: int
     segments: Mapping[str, int]
-    frames: Mapping[str, tuple[pl.DataFrame, ...]]
+    frames: Mapping[str, tuple[Held, ...]]
+    sketches: Mapping[str, tuple[pl.DataFrame, ...]]
     agg_ends: Mapping[str, int]
 
     @classmethod
@@ -50,8 +51,8 @@ class Snapshot:
             state.position,
             state.next_src,
             {name: open_.segment for name, open_ in state.families.items()},
-            {name: open_.levels.frames for name, open_ in state.families.items()}
-            | {name + _SKETCH: open_.levels.sketch_rows() for name, open_ in state.families.items()},
+            {name: open_.levels.frames for name, open_ in state.families.items()},
+            {name: open_.levels.sketch_rows() for name, open_ in state.families.items()},
             agg_ends,
         )
 
@@ -61,23 +62,16 @@ class Snapshot:
 
     def levels(self, name: str) -> Levels:
         """A family's sums; all of them may have to be emitted."""
-        frames = tuple(frame for frame in self.frames[name] if frame.height)
-        touched = max((int(frame["touched"].max()) for frame in frames), default=-1)  # type: ignore[arg-type]
-        sketch = Sketch.of_rows(self.frames.get(name + _SKETCH, ()))
-        return Levels(frames, touched, sum(frame.height for frame in frames), sketch)
+        frames = self.frames[name]
+        touched = max((held.touched[1] for held in frames), default=-1)
+        return Levels(frames, touched, sum(held.height for held in frames), Sketch.of_rows(self.sketches[name]))
 
 
-def to_bytes(snapshot: Snapshot) -> bytes:
-    """What ``from_bytes`` reads. The frames stay as many as they are: merging them would cost more than writing."""
-    body = io.BytesIO()
-    lengths: dict[str, list[int]] = {}
-    for name, frames in snapshot.frames.items():
-        lengths[name] = []
-        for frame in frames:
-            begin = body.tell()
-            # in the old layout a text column holds its texts only, not all that they were once cut from
-            frame.write_ipc_stream(body, compression="lz4", compat_level=pl.CompatLevel.oldest())
-            lengths[name].append(body.tell() - begin)
+def to_parts(snapshot: Snapshot) -> list[bytes]:
+    """What ``from_bytes`` reads, in parts: most are there already. The frames stay as many as they are: merging them
+    would cost more than writing."""
+    body = {name: [held.ipc() for held in frames] for name, frames in snapshot.frames.items()}
+    body |= {name + _SKETCH: [ipc(rows, "lz4") for rows in frames] for name, frames in snapshot.sketches.items()}
     header = json.dumps(
         {
             "format": FORMAT,
@@ -86,11 +80,14 @@ def to_bytes(snapshot: Snapshot) -> bytes:
             "next_src": snapshot.next_src,
             "segments": dict(snapshot.segments),
             "agg_ends": dict(snapshot.agg_ends),
-            "lengths": lengths,
+            "lengths": {name: [len(part) for part in parts] for name, parts in body.items()},
         }
     ).encode()
-    content = header + body.getvalue()
-    return _HEAD.pack(_MAGIC, zlib.crc32(content), len(header)) + content
+    content = [header, *(part for parts in body.values() for part in parts)]
+    checksum = 0
+    for part in content:
+        checksum = zlib.crc32(part, checksum)
+    return [_HEAD.pack(_MAGIC, checksum, len(header)), *content]
 
 
 def from_bytes(data: bytes) -> Snapshot | None:
@@ -112,18 +109,23 @@ def _parsed(data: bytes) -> Snapshot | None:
     if header["format"] != FORMAT:
         return None
     at = header_bytes
-    frames: dict[str, tuple[pl.DataFrame, ...]] = {}
+    frames: dict[str, tuple[Held, ...]] = {}
+    sketches: dict[str, tuple[pl.DataFrame, ...]] = {}
     for name, lengths in header["lengths"].items():
-        found = []
+        parts = []
         for length in lengths:
-            found.append(pl.read_ipc_stream(bytes(content[at : at + length])))
+            parts.append(bytes(content[at : at + length]))
             at += length
-        frames[name] = tuple(found)
+        if name.endswith(_SKETCH):
+            sketches[name.removesuffix(_SKETCH)] = tuple(pl.read_ipc_stream(part) for part in parts)
+        else:
+            frames[name] = tuple(held for part in parts if (held := Held.of_ipc(part)) is not None)
     return Snapshot(
         header["identity"],
         header["position"],
         header["next_src"],
         header["segments"],
         frames,
+        sketches,
         header["agg_ends"],
     )

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from faust_batch import Source
 from telestream_runtime import get_logger
-from window_aggregator.snapshot import Snapshot, from_bytes, to_bytes
+from window_aggregator.snapshot import Snapshot, from_bytes, to_parts
 
 _log = get_logger("window-snapshots")
 
@@ -50,7 +50,8 @@ class SnapshotFiles:
         temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(to_bytes(snapshot))
+            with temporary.open("wb") as file:
+                file.writelines(to_parts(snapshot))
             temporary.replace(path)
             self._clean(time.time() - MAX_AGE_S)
         except OSError as err:

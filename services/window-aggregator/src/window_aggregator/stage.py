@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
+from typing import overload
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -31,7 +32,7 @@ FOLD_ROWS = 20_000
 """Rows are grouped in portions of about this size: a group-by has a fixed cost, as much as hundreds of rows."""
 
 ENCODE_ROWS = 10_000
-"""Upserts are encoded in portions: meanwhile they take several times their size in memory."""
+"""Upserts are encoded, and sent, in portions: meanwhile they take several times their size in memory."""
 
 MAX_DIRTY = 100_000
 """Changed windows of one family and partition that may gather before they are emitted whatever the rhythm says: they
@@ -58,8 +59,65 @@ class _Budget:
 
 @dataclass(frozen=True, slots=True)
 class _Emission:
-    family: str
-    upserts: pl.DataFrame
+    """One family of some partitions: the ``wanted`` windows, and then markers where it is complete."""
+
+    family: Family
+    record_type: str
+    wanted: Sequence[Wanted]
+    places: Mapping[int, Place]
+    sketches: Mapping[int, Sketch]
+    complete: Mapping[int, Place]
+
+    def frames(self, zone: ZoneInfo) -> Iterator[pl.DataFrame]:
+        """Its upserts and markers, made when they are asked for."""
+        for rows in changed(self.wanted, self.family, self.record_type):
+            yield upserts(rows, self.family, self.record_type, self.places, zone, self.sketches)
+        if self.complete:
+            yield markers(self.family, self.record_type, self.complete)
+
+
+@dataclass(slots=True)
+class _Outputs(Sequence[Output]):
+    """What some emissions give, portion by portion, as a flush may be hundreds of thousands of upserts: each is there
+    while it is sent. ``sent`` counts upserts by family, the first time."""
+
+    emissions: Sequence[_Emission]
+    encoded: Callable[[str, Sequence[pl.DataFrame]], Iterator[Output]]
+    zone: ZoneInfo
+    sent: dict[str, int] | None
+
+    def __bool__(self) -> bool:
+        return bool(self.emissions)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    @overload
+    def __getitem__(self, index: int) -> Output: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Output]: ...
+    def __getitem__(self, index: int | slice) -> Output | Sequence[Output]:
+        return list(self)[index]
+
+    def __iter__(self) -> Iterator[Output]:
+        """Emissions of a family are encoded together, whatever partition they go to; order in a partition is kept."""
+        sent, self.sent = self.sent, None
+        for family in dict.fromkeys(emission.family.topic for emission in self.emissions):
+            waiting: list[pl.DataFrame] = []
+            for frame in (
+                frame
+                for emission in self.emissions
+                if emission.family.topic == family
+                for frame in emission.frames(self.zone)
+            ):
+                waiting.append(frame)
+                if sent is not None:
+                    sent[family] = sent.get(family, 0) + frame["marker_offset"].null_count()
+                if sum(part.height for part in waiting) >= ENCODE_ROWS:
+                    yield from self.encoded(family, waiting)
+                    waiting = []
+            if waiting:
+                yield from self.encoded(family, waiting)
 
 
 class Aggregator:
@@ -77,11 +135,14 @@ class Aggregator:
         max_dirty: int = MAX_DIRTY,
         snapshots: SnapshotCache | None = None,
         snapshot_rhythm: SnapshotRhythm | None = None,
+        types: Sequence[str] = tuple(TYPES),
     ) -> None:
         self._families = families
         self._set_rhythm = self._rhythm = rhythm
         self._paces = Paces()
         self._taken: dict[str, int] = {}
+        # upserts that were sent since the clock's last look: because of it, and without it
+        self._asked: dict[str, int] = {}
         self._unbidden: dict[str, int] = {}
         self._relieved = False
         self._zone = zone
@@ -89,11 +150,11 @@ class Aggregator:
         self._log = log
         self._fold_rows = fold_rows
         self._max_dirty = max_dirty
-        self._types = {topics.enriched(record_type): record_type for record_type in TYPES}
+        self._types = {topics.enriched(record_type): record_type for record_type in types}
         self._agg_topics = {family.topic: topics.agg(family.topic) for family in families.values()}
         self._of_type = {
             record_type: [family for family in families.values() if record_type in family.types]
-            for record_type in TYPES
+            for record_type in types
         }
         self._bits = min(family.bits for family in families.values())
         widths = ", ".join(str(bits) for bits in sorted({family.bits for family in families.values()}))
@@ -179,11 +240,9 @@ class Aggregator:
             state = self._fold(record_type, {batch.source: state})[batch.source]
         full, state = self._relieve(batch.source, record_type, state)
         emissions += full
-        for family, rows_of_it in _rows_of(emissions).items():
-            self._unbidden[family] = self._unbidden.get(family, 0) + rows_of_it
         metrics.RECORDS.labels(type=record_type).inc(len(batch))
         self._taken[record_type] = self._taken.get(record_type, 0) + len(batch)
-        return self._outputs(emissions), state
+        return self._outputs(emissions, self._unbidden), state
 
     def _opened(self, record_type: str, src_offset: int, position: int) -> dict[str, FamilyState]:
         return {family.name: FamilyState.opened(family, src_offset, position) for family in self._of_type[record_type]}
@@ -231,7 +290,7 @@ class Aggregator:
         counted = {
             name: replace(
                 open_,
-                levels=open_.levels.counted(open_.cursor.all_to, self._full(name), self._families[name], record_type),
+                levels=open_.levels.counted(open_.cursor.all_to, self._full(name), self._families[name]),
             )
             for name, open_ in state.families.items()
             if self._is_full(name, open_, over)
@@ -266,7 +325,7 @@ class Aggregator:
         emissions: list[_Emission] = []
         changed: dict[Source, State] = {}
         budget = _Budget(self._max_dirty * 2)
-        for record_type in TYPES:
+        for record_type in self._of_type:
             own = {s: state for s, state in states.items() if self._types[s.topic] == record_type}
             # a source without records has no windows
             begun = {s: state.seen(now_ms) for s, state in own.items() if state.next_src is not None}
@@ -276,18 +335,16 @@ class Aggregator:
             emissions += found
             changed |= {source: state for source, state in after.items() if state is not states[source]}
             metrics.OPEN_WINDOWS.labels(type=record_type).set(sum(state.windows() for state in after.values()))
-        self._keep_pace(now_ms, emissions)
+        self._keep_pace(now_ms)
         self._relieved = False
-        if not emissions:
-            return (), changed
-        outputs = self._outputs(emissions)
-        metrics.FLUSH_SECONDS.observe(perf_counter() - started)
-        return outputs, changed
+        if emissions:
+            metrics.FLUSH_SECONDS.observe(perf_counter() - started)
+        return self._outputs(emissions, self._asked), changed
 
-    def _keep_pace(self, now_ms: int, emissions: Sequence[_Emission]) -> None:
+    def _keep_pace(self, now_ms: int) -> None:
         before = self._paces.stretch()
-        self._paces = self._paces.counted(now_ms, self._taken, _rows_of(emissions), self._unbidden)
-        self._taken, self._unbidden = {}, {}
+        self._paces = self._paces.counted(now_ms, self._taken, self._asked, self._unbidden)
+        self._taken, self._asked, self._unbidden = {}, {}, {}
         if (by := self._paces.stretch()) != before:
             self._rhythm = self._set_rhythm.stretched(by)
             for family, stretch in by.items():
@@ -343,7 +400,7 @@ class Aggregator:
     ) -> tuple[list[_Emission], dict[Source, State]]:
         """Emit one family of some partitions. Everything up to a state's position is in its levels.
 
-        ``now_ms`` None: not because of the clock, whose rhythm goes on as it was; then all flushes are ALL.
+        ``now_ms`` None: not because of the clock, whose beat begins anew; then all flushes are ALL.
         """
         wanted: list[Wanted] = []
         places: dict[int, Place] = {}
@@ -370,53 +427,33 @@ class Aggregator:
             if flush is Flush.ALL:
                 complete[source.partition] = place
                 cursor = replace(cursor, all_to=place.src_to, recent_to=place.src_to)
-                if now_ms is not None:
-                    cursor = replace(cursor, all_at_ms=now_ms, recent_at_ms=now_ms)
+                cursor = replace(cursor, all_at_ms=now_ms, recent_at_ms=now_ms)
                 open_ = replace(open_, position=place.position, marked=True, levels=open_.levels.emitted())
             else:
                 cursor = replace(cursor, recent_to=place.src_to, recent_at_ms=now_ms)
             places[source.partition] = place
             open_ = replace(open_, cursor=cursor)
             after[source] = replace(state, families={**state.families, family.name: open_})
-        emissions = []
         wanted = [part for part in wanted if part.levels.frames]
-        if wanted and (rows := changed(wanted, family, record_type)).height:
-            found = upserts(rows, family, record_type, places, self._zone, sketches)
-            emissions.append(_Emission(family.topic, found))
-        if complete:
-            emissions.append(_Emission(family.topic, markers(family, record_type, complete)))
-        return emissions, after
+        return [_Emission(family, record_type, wanted, places, sketches, complete)] if wanted or complete else [], after
 
-    def _outputs(self, emissions: Sequence[_Emission]) -> list[Output]:
-        """Emissions of a family are encoded at once, whatever partition they go to; order in a partition is kept."""
-        outputs = []
-        for family in self._agg_topics:
-            frames = [emission.upserts for emission in emissions if emission.family == family]
-            if not frames:
-                continue
-            frame = pl.concat(frames, how="vertical") if len(frames) > 1 else frames[0]
-            if frame["partition"].n_unique() > 1:
-                frame = frame.sort("partition", maintain_order=True)
-            messages: list[dict[str, bytes | None]] = []
-            for part in frame.iter_slices(ENCODE_ROWS):
-                keys, values = part["key"].cast(pl.Binary).to_list(), self._codec.encode(part, family)
-                messages += [{"key": key, "value": value} for key, value in zip(keys, values, strict=True)]
+    def _outputs(self, emissions: Sequence[_Emission], sent: dict[str, int]) -> Sequence[Output]:
+        return _Outputs(emissions, self._encoded, self._zone, sent) if emissions else ()
+
+    def _encoded(self, family: str, frames: Sequence[pl.DataFrame]) -> Iterator[Output]:
+        frame = pl.concat(frames, how="vertical") if len(frames) > 1 else frames[0]
+        if frame["partition"].n_unique() > 1:
+            frame = frame.sort("partition", maintain_order=True)
+        for part in frame.iter_slices(ENCODE_ROWS):
+            keys, values = part["key"].cast(pl.Binary).to_list(), self._codec.encode(part, family)
+            messages: list[dict[str, bytes | None]] = [
+                {"key": key, "value": value} for key, value in zip(keys, values, strict=True)
+            ]
             metrics.UPSERTS.labels(family=family).inc(len(messages))
-            runs = frame["partition"].rle().struct.unnest()
             begin = 0
-            for count, partition in runs.iter_rows():
-                outputs.append(Output(self._agg_topics[family], partition, messages[begin : begin + count]))
+            for count, partition in part["partition"].rle().struct.unnest().iter_rows():
+                yield Output(self._agg_topics[family], partition, messages[begin : begin + count])
                 begin += count
-        return outputs
-
-
-def _rows_of(emissions: Sequence[_Emission]) -> dict[str, int]:
-    """Upserts by family, without markers."""
-    found: dict[str, int] = {}
-    for emission in emissions:
-        upserts_of_it = emission.upserts["marker_offset"].null_count()
-        found[emission.family] = found.get(emission.family, 0) + upserts_of_it
-    return found
 
 
 def check_dense(batch: Batch, decoded: pl.DataFrame, expected: int | None) -> None:

@@ -35,7 +35,7 @@ class FamilyState:
 
     @classmethod
     def opened(cls, family: Family, src_offset: int, position: int, before: FamilyState | None = None) -> FamilyState:
-        """The segment of ``src_offset``, empty; its timers go on from the segment before."""
+        """The segment of ``src_offset``, empty; its timers are those of the segment before."""
         nothing = src_offset - 1
         cursor = Cursor(nothing, nothing) if before is None else before.cursor
         return cls(segment_of(src_offset, family.bits), position, replace(cursor, all_to=nothing, recent_to=nothing))
@@ -91,13 +91,21 @@ def to_metadata(state: State, rules: str) -> str:
             family.position,
             int(family.marked),
             family.log_from,
-            family.cursor.all_to,
+            _emitted_to(state, family),
         ]
         for name, family in state.families.items()
     }
     return json.dumps(
         {"v": METADATA_VERSION, "rules": rules, "next": state.next_src, "f": families}, separators=(",", ":")
     )
+
+
+def _emitted_to(state: State, family: FamilyState) -> int:
+    """Last source offset up to which every window is emitted. Records that touch no window of a family leave its cursor
+    where it was, though nothing of them is left to emit: whoever waits for that would wait for ever."""
+    if state.next_src is None or state.pending or family.levels.touched > family.cursor.all_to:
+        return family.cursor.all_to
+    return max(family.cursor.all_to, state.next_src - 1)
 
 
 def from_metadata(text: str, position: int, rules: str, where: str) -> State:

@@ -88,6 +88,11 @@ class Versions:
         if gathered >= max(_SORT_AT, sum(map(len, self._runs)) // _SHRINK):
             self.settle()
 
+    def absorb(self, other: Versions) -> None:
+        """Add all that another one holds, which has the same combinations; it is spent."""
+        self._runs = sorted([*self._runs, *other._runs], key=len, reverse=True)
+        self._new += other._new
+
     def settle(self) -> None:
         """Sort what was added. A lookup does it too; after much was added it is better done at once."""
         if not self._new:

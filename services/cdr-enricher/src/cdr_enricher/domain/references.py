@@ -32,11 +32,21 @@ class References:
         # plans and regions are the same everywhere, and few
         self._bodies = Combinations(_CUSTOMER_BODY)
 
+    def with_other_cells(self) -> References:
+        """The same customers, whichever are held, beside cells of its own: none yet."""
+        other = References()
+        other._customers, other._bodies = self._customers, self._bodies
+        return other
+
     def customers(self, partition: int) -> Versions:
         """The customers of a partition; from the first call on they are held."""
         if partition not in self._customers:
-            self._customers[partition] = Versions("identifier", _CUSTOMER_BODY, _OWN, self._bodies)
+            self._customers[partition] = self.no_customers()
         return self._customers[partition]
+
+    def no_customers(self) -> Versions:
+        """None yet; what is added may be absorbed by those that are held."""
+        return Versions("identifier", _CUSTOMER_BODY, _OWN, self._bodies)
 
     def drop_customers(self, partition: int) -> None:
         """Hold the customers of a partition no longer."""

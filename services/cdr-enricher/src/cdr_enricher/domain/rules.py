@@ -1,12 +1,13 @@
 """The rules that reject or warn: one table, from which the reference page is made.
 
 Codes and their words are ``telestream_domain.RULES``; their order is precedence. A check says where in a record a code
-applies. Time rules compare with the broker's append time, never with a clock, so a replay judges alike.
+applies. A generation may add rules of an operator's own after them. Time rules compare with the broker's append time,
+never with a clock, so a replay judges alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -15,7 +16,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from telestream_domain import RULES, Severity
+from telestream_domain import RULES, AddedRule, Severity
 
 EVENT_MS = "event_ms"
 APPENDED_MS = "appended_ms"
@@ -40,11 +41,12 @@ class Check:
     code: str
     field: str
     breaks: pl.Expr
+    help: str = ""
 
     @property
     def reason(self) -> str:
         """Field and rule in words; never a value."""
-        return f"{self.field}: {_HELP[self.code]}"
+        return f"{self.field}: {self.help or _HELP[self.code]}"
 
 
 def _ms(delta: timedelta) -> int:
@@ -95,9 +97,6 @@ NETWORK_CHECKS: tuple[Check, ...] = (
 )
 CHECKS: dict[str, tuple[Check, ...]] = {"cdr": CDR_CHECKS, "network": NETWORK_CHECKS}
 
-OVERRIDABLE = frozenset(check.code for checks in CHECKS.values() for check in checks)
-"""Codes whose severity an operator may change to ``rejected`` or ``warn``."""
-
 _DEFAULTS = {rule.code: rule.severity for rule in RULES}
 NO_RULE = -1
 
@@ -140,13 +139,24 @@ class Broken:
     warned: Mapping[str, npt.NDArray[np.bool_]]
 
 
-def rule_set(checks: Sequence[Check], severities: Mapping[str, Severity] | None = None) -> RuleSet:
-    """The checks with their severities, an operator's before the default, in the order of ``RULES``."""
-    chosen: Callable[[Check], Severity] = lambda check: (severities or {}).get(check.code, _DEFAULTS[check.code])  # noqa: E731
-    ordered = sorted(checks, key=lambda check: _ORDER[check.code])
+def rule_set(
+    checks: Sequence[Check],
+    severities: Mapping[str, Severity] | None = None,
+    changed: Mapping[str, Severity] | None = None,
+    added: Sequence[AddedRule] = (),
+) -> RuleSet:
+    """The checks with their severities in the order of ``RULES``, then the added rules in theirs.
+
+    A severity that the generation's rules ``changed`` goes before the installation's, that one before the default.
+    """
+    chosen = {**_DEFAULTS, **(severities or {}), **(changed or {}), **{rule.code: rule.severity for rule in added}}
+    ordered = [
+        *sorted(checks, key=lambda check: _ORDER[check.code]),
+        *(Check(rule.code, rule.field, rule.breaks(), rule.help) for rule in added),
+    ]
     return RuleSet(
-        tuple(check for check in ordered if chosen(check) is Severity.REJECTED),
-        tuple(check for check in ordered if chosen(check) is Severity.WARN),
+        tuple(check for check in ordered if chosen[check.code] is Severity.REJECTED),
+        tuple(check for check in ordered if chosen[check.code] is Severity.WARN),
     )
 
 

@@ -16,6 +16,7 @@ from cdr_enricher.domain.packed import Packed
 
 _PER_BUCKET = 2  # versions found by the upper bits of the key alone; the rest is bisected
 _CHECK = np.uint64(0xFFFF)
+_STARTS_AT_ONCE = 1 << 16
 
 Check = npt.NDArray[np.uint16]
 _T = TypeVar("_T", bound=np.generic)
@@ -44,30 +45,35 @@ class Run:
 
     __slots__ = ("_bits", "_starts", "check", "code", "key", "offset", "own", "valid_from")
 
-    def __init__(self, parts: Sequence[Rows | Run]) -> None:
+    def __init__(self, parts: list[Rows | Run]) -> None:
+        """``parts`` is emptied: what it alone held is let go of on the way."""
         # one column after the other: together, unpacked, they would take several times what is kept
-        key = np.concatenate([part.key for part in parts])
-        order = _order(key, parts)
+        given = _Columns(parts)
+        parts.clear()
+        key = np.concatenate(given.key)
+        order = _order(key, given)
+        given.key.clear()
         key = key.take(order)
-        check = np.concatenate([part.check for part in parts]).take(order)
-        valid_from = _ints([part.valid_from for part in parts]).take(order)
+        check = np.concatenate(given.check).take(order)
+        given.check.clear()
+        valid_from = _ints(given.valid_from).take(order)
+        given.valid_from.clear()
         again = (key[1:] == key[:-1]) & (check[1:] == check[:-1]) & (valid_from[1:] == valid_from[:-1])
         if again.any():
             last = np.flatnonzero(np.r_[~again, True])
             order, key, check, valid_from = order.take(last), key.take(last), check.take(last), valid_from.take(last)
+        del again
         self.key: U64 = key
         self.check: Check = check
         self.valid_from: Packed = Packed.of(valid_from)
         del valid_from
-        self.offset: Packed = Packed.of(_ints([part.offset for part in parts]).take(order))
-        self.code: Packed = Packed.of(_ints([part.code for part in parts]).take(order))
+        self.offset: Packed = _packed(given.offset, order)
+        self.code: Packed = _packed(given.code, order)
         where = pa.array(order)
-        self.own: tuple[pa.Array, ...] = tuple(
-            pa.concat_arrays(columns).take(where) for columns in zip(*(part.own for part in parts), strict=True)
-        )
+        self.own: tuple[pa.Array, ...] = tuple(_taken(columns, where) for columns in given.own)
+        del order, where
         self._bits = max((len(key) // _PER_BUCKET).bit_length(), 1)
-        firsts = np.arange(1 << self._bits, dtype=np.uint64) << np.uint64(64 - self._bits)
-        self._starts = np.r_[np.searchsorted(key, firsts), len(key)].astype(np.uint32)
+        self._starts = _bucket_starts(key, self._bits)
 
     def __len__(self) -> int:
         return len(self.key)
@@ -114,11 +120,45 @@ def key_of(key: TextKey) -> tuple[U64, Check]:
     return key[0], (key[1] & _CHECK).astype(np.uint16)
 
 
+class _Columns:
+    """The parts, column by column."""
+
+    def __init__(self, parts: Sequence[Rows | Run]) -> None:
+        self.key = [part.key for part in parts]
+        self.check = [part.check for part in parts]
+        self.valid_from = [part.valid_from for part in parts]
+        self.offset = [part.offset for part in parts]
+        self.code = [part.code for part in parts]
+        self.own = [list(columns) for columns in zip(*(part.own for part in parts), strict=True)]
+
+
+def _packed(columns: list[Ints | Packed], order: Ints) -> Packed:
+    values = _ints(columns)
+    columns.clear()
+    return Packed.of(values.take(order))
+
+
+def _taken(columns: list[pa.Array], where: pa.Array) -> pa.Array:
+    joined = pa.concat_arrays(columns)
+    columns.clear()
+    return joined.take(where)
+
+
+def _bucket_starts(key: U64, bits: int) -> npt.NDArray[np.uint32]:
+    """Where the keys with each value of the upper bits begin, and the end."""
+    starts = np.empty((1 << bits) + 1, np.uint32)
+    for begin in range(0, 1 << bits, _STARTS_AT_ONCE):
+        firsts = np.arange(begin, min(begin + _STARTS_AT_ONCE, 1 << bits), dtype=np.uint64)
+        starts[begin : begin + len(firsts)] = np.searchsorted(key, firsts << np.uint64(64 - bits))
+    starts[-1] = len(key)
+    return starts
+
+
 def _ints(columns: Sequence[Ints | Packed]) -> Ints:
     return np.concatenate([column.all() if isinstance(column, Packed) else column for column in columns])
 
 
-def _order(key: U64, parts: Sequence[Rows | Run]) -> Ints:
+def _order(key: U64, given: _Columns) -> Ints:
     order: Ints = np.argsort(key, kind="stable")
     ordered = key.take(order)
     alike = ordered[1:] == ordered[:-1]
@@ -126,8 +166,8 @@ def _order(key: U64, parts: Sequence[Rows | Run]) -> Ints:
         # few entities have several versions: only those are put in order of the rest
         places = np.flatnonzero(np.r_[alike, False] | np.r_[False, alike])
         some = order.take(places)
-        offset = _ints([part.offset for part in parts]).take(some)
-        valid_from = _ints([part.valid_from for part in parts]).take(some)
-        check = np.concatenate([part.check for part in parts]).take(some)
+        offset = _ints(given.offset).take(some)
+        valid_from = _ints(given.valid_from).take(some)
+        check = np.concatenate(given.check).take(some)
         order[places] = some.take(np.lexsort((offset, valid_from, check, key.take(some))))
     return order

@@ -30,13 +30,16 @@ class Place:
     src_next: int | None
 
 
-def place_of(source: Source, saved: Place | None, topic_id: str, low: int, high: int) -> Place:
+def place_of(
+    source: Source, saved: Place | None, topic_id: str, low: int, high: int, src_start: int | None = None
+) -> Place:
     """Where to read on: at the saved place, or without one where the log begins.
 
-    ``low`` and ``high`` are the log's range. Raises PositionLost if going on would leave a hole or mix two logs.
+    ``low`` and ``high`` are the log's range, ``src_start`` is the first raw offset to expect if that is known. Raises
+    PositionLost if going on would leave a hole or mix two logs.
     """
     if saved is None:
-        return Place(topic_id, low, None)
+        return Place(topic_id, low, src_start)
     if saved.topic_id != topic_id:
         raise TopicMadeAnew(
             f"{source} was made anew (topic id {saved.topic_id} before, {topic_id} now), so offset {saved.next_offset} "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,11 +27,11 @@ class Route:
         return self.kind == "agg"
 
 
-def routes(topics: Topics) -> dict[str, Route]:
-    """Topic → route, for everything that goes into ClickHouse."""
+def routes(topics: Topics, types: Sequence[str] = tuple(TYPES)) -> dict[str, Route]:
+    """Topic → route, for everything of these types that goes into ClickHouse, and the dimensions."""
     wanted: list[tuple[str, Kind, str]] = [
-        *((topics.enriched(name), "enriched", name) for name in TYPES),
-        *((topics.rejected(name), "rejected", name) for name in TYPES),
+        *((topics.enriched(name), "enriched", name) for name in types),
+        *((topics.rejected(name), "rejected", name) for name in types),
         *((topics.agg(family), "agg", family) for family in FAMILIES),
         *((topics.ref(entity), "ref", entity) for entity in REFERENCES),
     ]

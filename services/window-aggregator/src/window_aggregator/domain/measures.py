@@ -79,7 +79,7 @@ QUARTER_MS = QUARTER_S * 1_000
 _LABELS = frozenset(
     ("verdict", "rule", "region_id", "plan_id", "roaming", "cell_id", "last_cell_id", "currency", "direction", "source")
 )
-_PACKED_FROM_ROWS = 2_000
+PACKED_FROM_ROWS = 2_000
 
 _sign = pl.col("sign")
 _one = pl.col("sign").cast(pl.Int32)
@@ -231,14 +231,9 @@ def packed(frame: pl.DataFrame, family: Family, record_type: str) -> pl.DataFram
 
     Short frames stay as they are: it would cost more than they take.
     """
-    if not is_packed(frame):
+    if frame.height < PACKED_FROM_ROWS:
         return frame
     return frame.with_columns(frame[name].shrink_dtype() for name in family.sums(record_type))
-
-
-def is_packed(frame: pl.DataFrame) -> bool:
-    """Whether ``packed`` packs it."""
-    return frame.height >= _PACKED_FROM_ROWS
 
 
 def _stored(rows: pl.DataFrame, record_type: str) -> pl.DataFrame:

@@ -21,6 +21,10 @@ _DAYS_AIM = 0.85
 """Of a share, because the next minutes are not quite like the last. Less of subscriber-days, which come by the hundred
 thousand at a flush or at the end of a segment."""
 
+_DAYS_BEGIN = 2.0
+"""The stretch of subscriber-days before the first of them are emitted, which is minutes after the start: of a million
+subscribers nearly every record has changed a day of its own by then. With time to spare it ends within seconds."""
+
 _MINUTES_PART = 0.5
 """Of the windows' share, what regions and plans may take before they slow down: they are what people watch."""
 
@@ -71,13 +75,18 @@ class Pace:
         if now_ms - last.begin_ms < SLOT_MS:
             return replace(self, slots=slots)
         slots = tuple(slot for slot in slots if slot.begin_ms > now_ms - self.over_ms)
-        allowed = share * self._records(slots, now_ms)
-        allowed = max(allowed - sum(slot.others for slot in slots), allowed * _CLOCK_PART)
-        rows = sum(slot.rows for slot in slots)
+        # between two beats there would seem to be ever fewer
+        until = next((at for at in range(len(slots), 0, -1) if slots[at - 1].rows), 0)
+        beats, end_ms = slots[:until], slots[until].begin_ms if until < len(slots) else now_ms
+        allowed = share * self._records(beats, end_ms)
+        allowed = max(allowed - sum(slot.others for slot in beats), allowed * _CLOCK_PART)
+        rows = sum(slot.rows for slot in beats)
         wanted = 1.0
         if rows and allowed > 0:
-            held = sum(slot.weighed for slot in slots) / rows
+            held = sum(slot.weighed for slot in beats) / rows
             wanted = held * float(rows / allowed) ** _CORRECTION
+        elif slots and sum(slot.records for slot in slots) > _AIM * self._spared(slots, now_ms):
+            wanted = self.stretch  # nothing is known yet
         return replace(self, slots=(*slots, Slot(now_ms)), stretch=min(max(1.0, wanted), self.at_most))
 
     def share(self, now_ms: int) -> float:
@@ -87,8 +96,12 @@ class Pace:
 
     @staticmethod
     def _records(slots: tuple[Slot, ...], now_ms: int) -> float:
-        seconds = (now_ms - slots[0].begin_ms) / 1_000 if slots else 0.0
-        return max(float(sum(slot.records for slot in slots)), SPARE_RECORDS_PER_S * seconds)
+        return max(float(sum(slot.records for slot in slots)), Pace._spared(slots, now_ms))
+
+    @staticmethod
+    def _spared(slots: tuple[Slot, ...], now_ms: int) -> float:
+        """Records of that time that leave time to spare."""
+        return SPARE_RECORDS_PER_S * (now_ms - slots[0].begin_ms) / 1_000 if slots else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +114,7 @@ class Paces:
 
     minutes: Pace = field(default_factory=lambda: Pace(at_most=4, over_ms=300_000))
     cells: Pace = field(default_factory=lambda: Pace(at_most=6, over_ms=300_000))
-    days: Pace = field(default_factory=lambda: Pace(at_most=3, over_ms=900_000))
+    days: Pace = field(default_factory=lambda: Pace(at_most=3, over_ms=900_000, stretch=_DAYS_BEGIN))
 
     def counted(
         self, now_ms: int, records: Mapping[str, int], rows: Mapping[str, int], others: Mapping[str, int]
