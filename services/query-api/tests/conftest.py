@@ -95,7 +95,7 @@ class World:
 
     def sunk_to(self, record_type: str, offsets: Sequence[int], generation: int = 1) -> None:
         """The sink's positions."""
-        topic = self.topics.enriched(record_type)
+        topic = Topics(self.topics.prefix, generation).enriched(record_type)
         self.insert(
             "sink_position",
             [
@@ -165,7 +165,7 @@ def world(parts: Parts) -> Iterator[World]:
     thread.start()
     client = httpx.Client(base_url=f"http://127.0.0.1:{settings.http_port}", headers={"X-API-Key": KEY}, timeout=30.0)
     wait_for(lambda: server.started, "the server")
-    wait_for(lambda: service.parts.tail.live, "the tail")
+    wait_for(lambda: service.parts.tails.any_live(), "the tail")
     yield World(
         service,
         client,

@@ -44,7 +44,7 @@ def running(world: Any, **changes: Any) -> Iterator[tuple[Service, httpx.Client]
 
 def caught_up(service: Service) -> None:
     deadline = time.monotonic() + 20
-    while service.parts.tail.live is None:
+    while service.parts.tails.any_live() is None:
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
@@ -59,7 +59,7 @@ def test_realtime_goes_on_while_clickhouse_is_away_and_the_rest_says_when_to_com
             assert (found.status_code, found.json()["code"]) == (503, "unavailable")
             assert int(found.headers["retry-after"]) > 0
         assert NOWHERE in str(service.parts.warehouse.missing())
-        assert service.parts.tail.missing() is None
+        assert service.parts.tails.missing() is None
 
 
 @pytest.mark.stack
@@ -79,14 +79,14 @@ def test_without_kafka_history_is_answered_and_realtime_and_books_are_not(world:
         assert client.get("/v1/network/performance").json()["complete_to"] is None
         assert client.get("/v1/metrics/realtime").status_code == 503
         assert client.get("/v1/reconciliation").status_code == 503
-        assert service.parts.tail.missing()
+        assert service.parts.tails.missing()
 
 
 @pytest.mark.stack
 def test_topics_that_come_later_are_found(world: Any) -> None:
     with running(world, topic_prefix="nothing.here.") as (service, client):
         deadline = time.monotonic() + 20
-        while "telestream topics apply" not in str(service.parts.tail.missing()):
+        while "telestream topics apply" not in str(service.parts.tails.missing()):
             assert time.monotonic() < deadline
             time.sleep(0.05)
         assert client.get("/v1/metrics/realtime").status_code == 503

@@ -92,9 +92,17 @@ def test_instants_keep_their_milliseconds(epoch_ms: int) -> None:
     assert iso(from_ms(epoch_ms)).endswith(f".{epoch_ms % 1000:03d}Z")
 
 
-@given(st.integers(0, 2**31), st.tuples(*[st.integers(0, 2**63 - 1)] * 4))
-def test_a_cursor_comes_back_as_it_was(generation: int, after: tuple[int, int, int, int]) -> None:
-    assert from_text(to_text(Cursor(generation, after)), 4) == Cursor(generation, after)
+@given(st.tuples(*[st.integers(0, 2**31)] * 2), st.tuples(*[st.integers(0, 2**63 - 1)] * 4))
+def test_a_cursor_comes_back_as_it_was(generations: tuple[int, int], after: tuple[int, int, int, int]) -> None:
+    assert from_text(to_text(Cursor(generations, after)), 4) == Cursor(generations, after)
+
+
+def test_a_cursor_knows_which_types_its_list_is_of() -> None:
+    cursor = Cursor.at({"network": 3}, (1,))
+    assert cursor.of(["network"]) == {"network": 3}
+    for others in (["cdr"], ["cdr", "network"]):
+        with pytest.raises(Problem):
+            cursor.of(others)
 
 
 @given(st.text(max_size=60))

@@ -17,12 +17,30 @@ from telestream_warehouse.completeness import missing_numbers, node_numbers, num
 from telestream_warehouse.contributions import contributing
 from telestream_warehouse.dead_letters import Cursor, dead_letters
 from telestream_warehouse.errors import MigrationError, WarehouseError, WarehouseRefused, WarehouseUnavailable
-from telestream_warehouse.generations import activate, active_generations
+from telestream_warehouse.generation_rows import (
+    costs,
+    derived_positions,
+    drop_partitions,
+    drop_positions,
+    first_judged,
+    held_partitions,
+    held_positions,
+    verdicts_between,
+)
+from telestream_warehouse.generations import (
+    Span,
+    activate,
+    activations,
+    active_generations,
+    known_generations,
+    previous,
+    spans,
+)
 from telestream_warehouse.migrations import check, migrate
 from telestream_warehouse.positions import judged_positions, judged_rows, positions
 from telestream_warehouse.quality import freshness, judged_by_step, rejected_samples, source_hours, step_of
 from telestream_warehouse.query import Query
-from telestream_warehouse.tables import FACTS, PUBLISHED_VIEWS, measures, physical, source
+from telestream_warehouse.tables import BY_GENERATION, FACTS, PUBLISHED_VIEWS, Generations, measures, physical, source
 from telestream_warehouse.trace import (
     booked_at,
     reference_in_force,
@@ -36,6 +54,7 @@ from telestream_warehouse.windows import busy_hours, distinct_subscribers, windo
 
 __all__ = [
     "AMENDED_FAMILIES",
+    "BY_GENERATION",
     "FACTS",
     "NO_BOOKS",
     "PUBLISHED_VIEWS",
@@ -43,14 +62,17 @@ __all__ = [
     "Books",
     "ClickHouse",
     "Cursor",
+    "Generations",
     "Holder",
     "MigrationError",
     "Query",
+    "Span",
     "Sums",
     "WarehouseError",
     "WarehouseRefused",
     "WarehouseUnavailable",
     "activate",
+    "activations",
     "active_generations",
     "amendments",
     "booked_at",
@@ -59,14 +81,22 @@ __all__ = [
     "cell_availability",
     "check",
     "contributing",
+    "costs",
     "dead_letters",
+    "derived_positions",
     "distinct_subscribers",
+    "drop_partitions",
+    "drop_positions",
+    "first_judged",
     "freshness",
+    "held_partitions",
+    "held_positions",
     "holdings",
     "judged_between",
     "judged_by_step",
     "judged_positions",
     "judged_rows",
+    "known_generations",
     "measures",
     "migrate",
     "missing_numbers",
@@ -76,11 +106,13 @@ __all__ = [
     "physical",
     "plan_terms",
     "positions",
+    "previous",
     "reconciliation",
     "reference_in_force",
     "rejected_samples",
     "source",
     "source_hours",
+    "spans",
     "step_of",
     "traced_dead_letters",
     "traced_duplicates",
@@ -88,6 +120,7 @@ __all__ = [
     "usage",
     "usage_per_day",
     "usage_records",
+    "verdicts_between",
     "window_kpis",
     "windows_at",
 ]

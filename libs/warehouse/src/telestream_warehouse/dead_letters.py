@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from telestream_warehouse.query import Parameter, Query
-from telestream_warehouse.tables import source
+from telestream_warehouse.tables import Generations, source
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ def dead_letters(
     until: datetime | None = None,
     after: Cursor | None = None,
     limit: int = 100,
-    generation: int | None = None,
+    generation: Generations = None,
 ) -> Query:
     """At most ``limit`` rows that arrived in ``since ≤ t < until``, newest first, behind ``after``: the fields of the
     dead letter, its ``original`` bytes in base64."""

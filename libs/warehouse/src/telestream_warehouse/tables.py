@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from telestream_contracts import load_schema
-from telestream_domain import FAMILIES
+from telestream_domain import FAMILIES, TYPES
 
 FACTS: dict[str, str] = {"cdr": "fact_cdr", "network": "fact_network_event"}
 """Record type → its fact view."""
@@ -45,8 +47,12 @@ def physical(view: str) -> str:
     return f"{view}_all"
 
 
-def source(view: str, generation: int | None) -> str:
-    """What to read ``view`` from in a FROM clause: the published view, or the same columns of one named generation.
+Generations = int | Mapping[str, int] | None
+"""One for all types, or by type; None: what people see now, by the published views."""
+
+
+def source(view: str, generation: Generations) -> str:
+    """What to read ``view`` from in a FROM clause: the published view, or the same columns of named generations.
 
     An ``agg_*`` source may have several rows for a window (one for each partition and segment): sum them.
     """
@@ -60,7 +66,21 @@ def source(view: str, generation: int | None) -> str:
     if maps:
         columns = f"* EXCEPT ({', '.join(name for pair in maps.items() for name in pair)})"
         columns += "".join(f", mapFromArrays({codes}, {sums}) AS {sums}" for codes, sums in maps.items())
-    return f"(SELECT {columns} FROM {physical(view)} FINAL WHERE generation = {int(generation)})"
+    return f"(SELECT {columns} FROM {physical(view)} FINAL WHERE {_of(view, generation)})"
+
+
+def _of(view: str, generation: int | Mapping[str, int]) -> str:
+    """The condition that chooses generations; by key, so that others are not read."""
+    if isinstance(generation, int):
+        return f"generation = {int(generation)}"
+    for record_type, fact in FACTS.items():
+        if view == fact:
+            return f"generation = {int(generation[record_type])}"
+    numbers = sorted({int(number) for number in generation.values()})
+    if len(numbers) == 1:
+        return f"generation = {numbers[0]}"
+    pairs = ", ".join(f"('{TYPES[name].name}', {int(number)})" for name, number in sorted(generation.items()))
+    return f"generation IN ({', '.join(map(str, numbers))}) AND (type, generation) IN ({pairs})"
 
 
 def _fields(view: str) -> list[str]:

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from telestream_domain.sketch import estimate_sql
 from telestream_warehouse.query import Parameter, Query
-from telestream_warehouse.tables import measures, source
+from telestream_warehouse.tables import Generations, measures, source
 
 GROUP_OF_FAMILY = {"cell": "cell_id", "region": "region_id", "plan": "plan_id"}
 QUARTER_HOUR_S = 900
@@ -24,7 +24,7 @@ def window_kpis(
     time_zone: str = "UTC",
     groups: Sequence[str] | None = None,
     by_group: bool = True,
-    generation: int | None = None,
+    generation: Generations = None,
 ) -> Query:
     """Sums of ``agg.<family>`` (cell, region, plan) for windows of ``since ≤ t < until``.
 

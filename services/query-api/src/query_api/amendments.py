@@ -9,11 +9,11 @@ from fastapi import FastAPI, Query, Request, Response
 
 from query_api import examples, models, models_quality
 from query_api.domain.cursors import Cursor, from_text, to_text
-from query_api.domain.problems import bad_parameter
 from query_api.domain.progress import complete_to_ms, freshest_ms
 from query_api.domain.ranges import from_ms, instant, iso, iso_ms, zone_of
 from query_api.http import answer
-from query_api.parts import Parts, one_generation
+from query_api.parts import Parts, shown_generation
+from query_api.point import Asked
 from telestream_domain import TYPES
 from telestream_warehouse import AMENDED_FAMILIES, amendments
 
@@ -39,6 +39,7 @@ def register(api: FastAPI, parts: Parts) -> None:
     )
     async def listed(
         request: Request,
+        point: Asked,
         since: Annotated[str | None, Query(max_length=40, examples=["2026-09-01"])] = None,
         family: Annotated[
             Literal["cell", "region", "plan", "subscriber_day"] | None, Query(examples=["region"])
@@ -52,10 +53,7 @@ def register(api: FastAPI, parts: Parts) -> None:
         families = list(AMENDED_FAMILIES) if family is None else [family]
         after = None if cursor is None else from_text(cursor, _KEY_COLUMNS)
         types = list(TYPES)
-        generations = await parts.generations() if after is None else dict.fromkeys(types, after.generation)
-        generation = one_generation(generations, types)
-        if generation is None:
-            raise bad_parameter("since", "the types stand at different generations now: ask again later")
+        generations = await parts.generations(types, point, None if after is None else after.of(types))
         rows = await parts.warehouse.rows(
             amendments(
                 begin,
@@ -66,7 +64,7 @@ def register(api: FastAPI, parts: Parts) -> None:
             )
         )
         page = rows[:limit]
-        progress, _ = parts.progress()
+        progress = parts.progress(generations)
         partitions = parts.partitions_of(types)
         reach = await parts.reach_of_aggregates(types, generations, max(BEAT_MS[name] for name in families))
         return answer(
@@ -74,8 +72,8 @@ def register(api: FastAPI, parts: Parts) -> None:
             [_shown(row) for row in page],
             as_of_ms=freshest_ms(progress, partitions, reach),
             complete_to_ms=complete_to_ms(progress, partitions, reach),
-            generation=generation,
-            next_cursor=_cursor(page[-1], generation) if len(rows) > limit else None,
+            generation=shown_generation(generations, types),
+            next_cursor=_cursor(page[-1], generations) if len(rows) > limit else None,
         )
 
 
@@ -96,5 +94,5 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _cursor(row: dict[str, Any], generation: int) -> str:
-    return to_text(Cursor(generation, (int(row["late_ms"]), int(row["window_ms"]), int(row["place"]))))
+def _cursor(row: dict[str, Any], generations: dict[str, int]) -> str:
+    return to_text(Cursor.at(generations, (int(row["late_ms"]), int(row["window_ms"]), int(row["place"]))))

@@ -13,9 +13,11 @@ from starlette.types import ASGIApp
 from query_api import (
     amendments,
     cells,
+    compare,
     completeness,
     dead_letters,
     examples,
+    generations,
     network,
     quality,
     realtime,
@@ -25,15 +27,19 @@ from query_api import (
     trace,
     usage,
 )
+from query_api.generations_control import Control
+from query_api.generations_keeper import Keeper
 from query_api.http import Gate, install_problems
 from query_api.identity import Identity
-from query_api.kafka import RawEnds, TailReader
+from query_api.kafka import RawEnds
 from query_api.keys import Keys
 from query_api.parts import Parts
 from query_api.raw import RawRecords
 from query_api.settings import QuerySettings
 from query_api.sql import Warehouse
+from query_api.tails import Tails
 from telestream_contracts import Registry
+from telestream_opstore import derivations
 
 VERSION = "0.1.0"
 ROUTES = (
@@ -49,6 +55,7 @@ ROUTES = (
     completeness.register,
     sources.register,
     amendments.register,
+    compare.register,
 )
 
 
@@ -59,25 +66,38 @@ class Service:
         self.settings = settings
         key = settings.api_key.get_secret_value() if settings.api_key is not None else None
         registry = Registry(settings.registry)
+        warehouse, postgres = Warehouse(settings), settings.postgres.get_secret_value()
         self.parts = Parts(
             settings=settings,
-            warehouse=Warehouse(settings),
+            warehouse=warehouse,
             keys=Keys(settings.postgres.get_secret_value()),
             identity=Identity(settings.gateway, key),
-            tail=TailReader(settings.kafka, settings.topics, registry, settings.tail_max_keys),
+            tails=Tails(
+                settings.kafka,
+                settings.topic_prefix,
+                registry,
+                settings.tail_max_keys,
+                settings.tail_max_generations,
+                warehouse.active,
+                lambda: derivations(postgres, settings.topic_prefix),
+            ),
             raw=RawEnds(settings.kafka),
             records=RawRecords(settings.kafka),
             registry=registry,
         )
+        self.control = Control.of(settings, self.parts)
+        self._keeper = Keeper(self.control)
         self.api = _api(self)
         self.app: ASGIApp = Gate(self.api, self.api, self.parts.keys)
 
     async def start(self) -> None:
         await self.parts.keys.start()
-        self.parts.tail.start()
+        self.parts.tails.start()
+        self._keeper.start()
 
     async def stop(self) -> None:
-        self.parts.tail.stop()
+        await self._keeper.stop()
+        self.parts.tails.stop()
         await self.parts.identity.close()
         await self.parts.keys.stop()
         self.parts.warehouse.close()
@@ -128,6 +148,7 @@ def _api(service: Service) -> FastAPI:
     install_problems(api)
     for register in ROUTES:
         register(api, service.parts)
+    generations.register(api, service.control, VERSION)
 
     @api.get("/", include_in_schema=False)
     async def home() -> RedirectResponse:
@@ -142,7 +163,8 @@ def _complete_document(api: FastAPI) -> None:
     document = api.openapi()
     for (method, path), example in examples.ANSWERS.items():
         answers = document["paths"][path][method.lower()]["responses"]
-        answers["200"]["content"]["application/json"]["example"] = example
+        success = next(status for status in answers if status.startswith("2"))
+        answers[success]["content"]["application/json"]["example"] = example
     document.setdefault("components", {})["securitySchemes"] = {
         "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"}
     }

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from telestream_opstore import Plan
 from telestream_warehouse import NO_BOOKS, Books, Sums
 
 MICROS = 1_000_000
@@ -48,6 +49,17 @@ def spans(
             first = max(first, _or(since.get(partition), end))
         found.append(Span(partition, min(first, last), positions.get(partition, 0), last))
     return found
+
+
+def derived(
+    record_type: str, plan: Plan, starts: Mapping[int, int], ends: Mapping[int, int]
+) -> tuple[dict[int, int], dict[int, int]]:
+    """Raw's offsets as far as a generation accounts for them: from where it was begun, a rehearsal's to its ends."""
+    first = {number: max(start, plan.start_of(record_type, number) or 0) for number, start in starts.items()}
+    last = dict(ends)
+    if plan.only_to_ends:
+        last = {number: min(end, plan.end_of(record_type, number) or 0) for number, end in ends.items()}
+    return first, last
 
 
 def holes(all_spans: Sequence[Span], rows: Mapping[int, int]) -> list[dict[str, int]]:

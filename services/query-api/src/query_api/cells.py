@@ -13,6 +13,7 @@ from query_api.domain.ranges import from_ms, iso, range_of, zone_of
 from query_api.domain.series import LONGEST, Series, checked, chosen
 from query_api.explain import answered
 from query_api.parts import Parts
+from query_api.point import Asked
 from query_api.queries import cell_of
 from query_api.series import Explain, Kpis, found
 
@@ -32,6 +33,7 @@ def register(api: FastAPI, parts: Parts) -> None:
     )
     async def kpis_of_cell(
         request: Request,
+        point: Asked,
         cell: Annotated[str, Path(alias="id", min_length=1, max_length=64, examples=["208-01-10001"])],
         start: Annotated[str | None, Query(alias="from", max_length=40, examples=["2026-09-01"])] = None,
         to: Annotated[str | None, Query(max_length=40, examples=["2026-09-02"])] = None,
@@ -46,7 +48,7 @@ def register(api: FastAPI, parts: Parts) -> None:
         kpis = chosen(kpi, "cell", step, None)
         known = await parts.warehouse.rows(cell_of(cell))
         question = Series("cell", kpis, asked, step, zone, [cell], with_measures=True)
-        result = await found(parts, question)
+        result = await found(parts, question, point)
         if not known and result.last is None:
             raise Problem(404, "not_found", "no cell of this id, and no record of it in the range", "id")
         head: dict[str, Any] = {

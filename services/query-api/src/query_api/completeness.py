@@ -13,6 +13,7 @@ from query_api.domain.ranges import from_ms, iso, iso_ms, range_of, to_ms, zone_
 from query_api.http import answer, sources_of
 from query_api.ledger import from_ledger
 from query_api.parts import Parts
+from query_api.point import Asked
 from query_api.quality import said
 from telestream_domain.gaps import gaps_of
 from telestream_opstore import Declared, Numbered
@@ -41,6 +42,7 @@ def register(api: FastAPI, parts: Parts) -> None:
     )
     async def completeness(
         request: Request,
+        point: Asked,
         start: Annotated[str | None, Query(alias="from", max_length=40, examples=["2026-09-01"])] = None,
         to: Annotated[str | None, Query(max_length=40, examples=["2026-09-02"])] = None,
         tz: Annotated[str, Query(max_length=64, examples=["Europe/Paris"])] = "UTC",
@@ -48,7 +50,7 @@ def register(api: FastAPI, parts: Parts) -> None:
     ) -> Response:
         sources = sources_of(request, source)
         asked = range_of(start, to, zone_of(tz), from_ms(parts.now_ms()), DEFAULT, LONGEST)
-        generations = {"cdr": (await parts.generations())["cdr"]}
+        generations = await parts.generations(("cdr",), point)
         nodes, holes, numbered, declared = await asyncio.gather(
             parts.warehouse.rows(
                 node_numbers(asked.start, asked.end, generations["cdr"], sources, limit=MAX_NODES + 1)

@@ -15,7 +15,8 @@ from query_api.domain.problems import bad_parameter
 from query_api.domain.progress import Reach, complete_to_ms, freshest_ms
 from query_api.domain.ranges import from_ms, instant, zone_of
 from query_api.http import answer
-from query_api.parts import Parts, known_type, one_generation
+from query_api.parts import Parts, known_type, shown_generation
+from query_api.point import Asked
 from telestream_domain import TYPES
 from telestream_warehouse import Cursor as Place
 from telestream_warehouse import dead_letters
@@ -36,6 +37,7 @@ def register(api: FastAPI, parts: Parts) -> None:
     )
     async def listed(
         request: Request,
+        point: Asked,
         record_type: Annotated[str | None, Query(alias="type", max_length=20, examples=["cdr"])] = None,
         source: Annotated[str | None, Query(max_length=64, examples=["msc-1"])] = None,
         batch: Annotated[int | None, Query(ge=0, lt=2**63, examples=[17])] = None,
@@ -53,13 +55,8 @@ def register(api: FastAPI, parts: Parts) -> None:
         if since is not None and until is not None and since >= until:
             raise bad_parameter("to", "must lie after from")
         after = None if cursor is None else from_text(cursor, _KEY_COLUMNS)
-        if after is None:
-            generation = one_generation(await parts.generations(), types)
-            if generation is None:
-                raise bad_parameter("type", "the types stand at different generations now: name one")
-        else:
-            generation = after.generation
-        positions = await asyncio.gather(*(parts.positions(name, generation) for name in types))
+        generations = await parts.generations(types, point, None if after is None else after.of(types))
+        positions = await asyncio.gather(*(parts.positions(name, generations[name]) for name in types))
         frame = await parts.warehouse.frame(
             dead_letters(
                 record_type=record_type,
@@ -70,12 +67,12 @@ def register(api: FastAPI, parts: Parts) -> None:
                 until=until,
                 after=None if after is None else _place(after),
                 limit=limit + 1,
-                generation=generation,
+                generation=generations,
             )
         )
         page = frame.head(limit)
         more = frame.height > limit
-        progress, _ = parts.progress()
+        progress = parts.progress(generations)
         partitions = parts.partitions_of(types)
         reach = Reach(
             exact={
@@ -89,8 +86,8 @@ def register(api: FastAPI, parts: Parts) -> None:
             _rows(page),
             as_of_ms=freshest_ms(progress, partitions, reach),
             complete_to_ms=complete_to_ms(progress, partitions, reach),
-            generation=generation,
-            next_cursor=_cursor(page, generation) if more else None,
+            generation=shown_generation(generations, types),
+            next_cursor=_cursor(page, generations) if more else None,
         )
 
 
@@ -101,11 +98,11 @@ def _place(cursor: Cursor) -> Place:
     return Place(from_ms(appended_ms), _TYPE_NAMES[type_index], partition, offset)
 
 
-def _cursor(page: pl.DataFrame, generation: int) -> str:
+def _cursor(page: pl.DataFrame, generations: dict[str, int]) -> str:
     last = page.tail(1).with_columns(pl.col("appended_at").dt.epoch("ms").alias("appended_ms")).row(0, named=True)
     return to_text(
-        Cursor(
-            generation,
+        Cursor.at(
+            generations,
             (last["appended_ms"], _TYPE_NAMES.index(last["type"]), last["src_partition"], last["src_offset"]),
         )
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from query_api import examples_quality, models
+from query_api import examples_compare, examples_generations, examples_quality, models
 from query_api.domain.measures import MEASURES, USAGE_MEASURES
 from query_api.domain.present import USAGE_KPIS
 from telestream_domain.kpis import KPI, WINDOW_MS, Basis, Kpi, kpis_of, shown
@@ -18,15 +18,16 @@ _WORDS = {
     401: ("key_missing", "send your key as X-API-Key"),
     403: ("not_allowed", "this needs a key with the role read"),
     404: ("not_found", "no customer or reference of this id"),
+    409: ("dropped", "generation 2 is DROPPED: nothing of it is left"),
     413: ("too_large", "the body has more than 4096 bytes"),
     422: ("bad_parameter", "from: not a time"),
     503: ("unavailable", "ClickHouse does not answer right now; ask again"),
 }
 
 
-def responses(*more: int) -> dict[int | str, dict[str, Any]]:
+def responses(*more: int, success: int = 200) -> dict[int | str, dict[str, Any]]:
     """The problems that a route may give, beside 401, 403 and 422."""
-    found: dict[int | str, dict[str, Any]] = {200: {"description": "The answer"}}
+    found: dict[int | str, dict[str, Any]] = {success: {"description": "The answer"}}
     for status in sorted({401, 403, 422, *more}):
         code, detail = _WORDS[status]
         found[status] = {
@@ -414,6 +415,7 @@ TRACE = _answer(
     complete_to=None,
 )
 
+_UNTIMED = {"as_of": None, "complete_to": None}
 ANSWERS: dict[tuple[str, str], dict[str, Any]] = {
     ("GET", "/v1/metrics/realtime"): REALTIME,
     ("GET", "/v1/network/performance"): NETWORK,
@@ -429,5 +431,16 @@ ANSWERS: dict[tuple[str, str], dict[str, Any]] = {
     ("GET", "/v1/sources/{source}"): _answer(examples_quality.SOURCE),
     ("GET", "/v1/amendments"): _answer(examples_quality.AMENDMENTS),
     ("POST", "/v1/events/trace"): TRACE,
+    ("GET", "/v1/generations"): _answer(examples_generations.GENERATIONS, **_UNTIMED),
+    ("POST", "/v1/generations"): _answer(examples_generations.GENERATION, **_UNTIMED),
+    ("GET", "/v1/generations/{n}"): _answer(examples_generations.PROGRESS, **_UNTIMED),
+    ("POST", "/v1/generations/{n}/activate"): _answer(
+        examples_generations.ACTIVATED, **_UNTIMED, generation={"cdr": 2, "network": 1}
+    ),
+    ("POST", "/v1/generations/rollback"): _answer(examples_generations.ROLLED_BACK, **_UNTIMED),
+    ("DELETE", "/v1/generations/{n}"): _answer(examples_generations.DROPPING, **_UNTIMED),
+    ("GET", "/v1/generations/{n}/compare"): _answer(
+        examples_compare.COMPARISON, as_of=None, complete_to=None, generation=2
+    ),
 }
 """What the answer of each route looks like."""

@@ -39,13 +39,12 @@ async def explained(
     family: str,
     ids: Sequence[str],
     span: tuple[datetime, datetime] | None,
-    generations: dict[str, int] | None = None,
+    generations: dict[str, int],
 ) -> bytes:
     """Member ``explain`` as JSON text. Records are the earliest of ``span``; null where nothing can be asked."""
     records: dict[str, list[dict[str, Any]]] = {}
     asked = {kind: [row for row in kpis if kind in row.needs] for kind in ("cdr", "network")}
     try:
-        generations = generations if generations is not None else await parts.generations()
         for kind, rows in asked.items():
             if rows and span is not None:
                 question = contributing(

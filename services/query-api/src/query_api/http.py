@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
+from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
@@ -43,6 +44,13 @@ ROLE_OF_ROUTE: Mapping[tuple[str, str], str] = {
     ("GET", "/v1/sources"): "read",
     ("GET", "/v1/sources/{source}"): "read",
     ("GET", "/v1/amendments"): "read",
+    ("GET", "/v1/generations/{n}/compare"): "read",
+    ("GET", "/v1/generations"): "read",
+    ("POST", "/v1/generations"): "operate",
+    ("GET", "/v1/generations/{n}"): "read",
+    ("POST", "/v1/generations/{n}/activate"): "operate",
+    ("POST", "/v1/generations/rollback"): "operate",
+    ("DELETE", "/v1/generations/{n}"): "operate",
 }
 """Who may ask what. A route that is not here is refused to everybody."""
 
@@ -52,6 +60,7 @@ _TITLES = {
     403: "This key may not do that",
     404: "Not found",
     405: "Another method is needed",
+    409: "Not as things stand",
     413: "Too large",
     422: "A parameter is wrong",
     500: "A mistake of ours",
@@ -69,6 +78,7 @@ def answer(
     complete_to_ms: int | None,
     generation: int | dict[str, int],
     next_cursor: str | None = None,
+    status: int = 200,
 ) -> Response:
     """The one form of every answer; ``data`` as JSON text or as a value."""
     body = b"".join(
@@ -88,7 +98,7 @@ def answer(
             b"}",
         )
     )
-    return Response(body, media_type="application/json", headers={"Cache-Control": "no-store"})
+    return Response(body, status, media_type="application/json", headers={"Cache-Control": "no-store"})
 
 
 def request_id(request: Request) -> str:
@@ -106,13 +116,13 @@ def sources_of(request: Request, source: str | None = None) -> list[str] | None:
     return None if key.may_send(ALL_SOURCES) else sorted(key.sources)
 
 
-async def json_object(request: Request) -> dict[str, Any]:
+async def json_object(request: Request, max_bytes: int = MAX_BODY_BYTES) -> dict[str, Any]:
     """The body as an object. Raises Problem, which quotes nothing of it."""
     body = b""
     async for piece in request.stream():
         body += piece
-        if len(body) > MAX_BODY_BYTES:
-            raise Problem(413, "too_large", f"the body has more than {MAX_BODY_BYTES} bytes")
+        if len(body) > max_bytes:
+            raise Problem(413, "too_large", f"the body has more than {max_bytes} bytes")
     if request.headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
         raise Problem(415, "not_json", "send application/json")
     try:
@@ -133,6 +143,7 @@ def problem_response(problem: Problem, of_request: str) -> Response:
         "code": problem.code,
         "detail": problem.detail,
         "request_id": of_request,
+        **problem.more,
     }
     if problem.field is not None:
         body["field"] = problem.field
@@ -243,13 +254,18 @@ def _check_parameters(scope: Scope, route: APIRoute) -> None:
     """A parameter that does not exist is a typing mistake, which must not silently widen a question."""
     if len(scope["query_string"]) > MAX_QUERY_BYTES:
         raise Problem(413, "too_large", f"the query string has more than {MAX_QUERY_BYTES} bytes")
-    known = {parameter.alias for parameter in route.dependant.query_params}
+    known = _parameters(route.dependant)
     for name in Request(scope).query_params:
         if name not in known:
             field = name if name.isidentifier() and len(name) <= 40 else None
             raise Problem(
                 422, "unknown_parameter", f"there is no such parameter; known are: {', '.join(sorted(known))}", field
             )
+
+
+def _parameters(of: Dependant) -> set[str]:
+    """All query parameters of a route, also those that it shares with others."""
+    return {parameter.alias for parameter in of.query_params}.union(*map(_parameters, of.dependencies))
 
 
 def _json(value: Any) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from query_api import metrics
 from query_api.domain.measures import GROUP_FIELDS
 from query_api.domain.problems import unavailable
 from query_api.domain.progress import Mark, Partition, Progress, heard, noted
-from query_api.domain.tail import AHEAD_MS, KEEP_MS, Tail, merged, pruned, reached, warmed
+from query_api.domain.tail import AHEAD_MS, KEEP_MS, Names, Tail, merged, pruned, reached, warmed, worth_decoding
 from telestream_contracts import Registry, decode_each
 from telestream_domain import TYPES, TelestreamError, Topics
 from telestream_runtime import get_logger
@@ -62,13 +62,23 @@ class Live:
 
 
 class TailReader:
-    """Owns a read_committed consumer without a group. ``live`` is None until the ends seen at the start are reached."""
+    """Owns a read_committed consumer without a group, of one generation's topics. ``live`` is None until the ends seen
+    at the start are reached. ``names`` gives those that all readers share, ``renew`` has them begun anew."""
 
-    def __init__(self, bootstrap: str, topics: Topics, registry: Registry, max_keys: int) -> None:
+    def __init__(
+        self,
+        bootstrap: str,
+        topics: Topics,
+        registry: Registry,
+        max_keys: int,
+        names: Callable[[], Names],
+        renew: Callable[[Names], None],
+    ) -> None:
         self._bootstrap, self._topics, self._registry, self._max_keys = bootstrap, topics, registry, max_keys
+        self._names, self._renew, self._label = names, renew, str(topics.generation)
         self._families = {topics.agg(family): family for family in (*GROUP_FIELDS, QUALITY)}
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="tail", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"tail.g{topics.generation}", daemon=True)
         self._reason: str | None = "catching up"
         self.live: Live | None = None
 
@@ -95,7 +105,7 @@ class TailReader:
             except Exception as err:
                 # what was last seen stays published: its as_of says how old it is
                 if self._reason != str(err):
-                    log.warning("tail stopped, reading it anew", reason=str(err))
+                    log.warning("tail stopped, reading it anew", generation=self._topics.generation, reason=str(err))
                 self._reason = str(err)
                 metrics.TAIL_RESTARTS.inc()
                 self._stop.wait(RETRY_S)
@@ -106,7 +116,7 @@ class TailReader:
             now_ms = _now_ms()
             partitions = self._partitions(consumer)
             waiting = self._assign(consumer, now_ms - KEEP_MS)
-            tail = Tail(since_ms=now_ms - KEEP_MS + AHEAD_MS)
+            tail = Tail(since_ms=now_ms - KEEP_MS + AHEAD_MS, names=self._names())
             progress = Progress()
             pruned_at = time.monotonic()
             while not self._stop.is_set():
@@ -120,11 +130,13 @@ class TailReader:
                 if time.monotonic() - pruned_at > PRUNE_EVERY_S or tail.keys > self._max_keys:
                     tail, pruned_at = pruned(tail, _now_ms(), self._max_keys), time.monotonic()
                 if len(tail.names) > MAX_NAMES:
+                    self._renew(tail.names)
+                if tail.names is not self._names():
                     raise TailUnavailable(f"more than {MAX_NAMES} groups: reading the tail anew")
                 if not waiting and (messages or self.live is None or self._reason is not None):
                     self.live = Live(warmed(tail), progress, partitions)
                     self._reason = None
-                    metrics.TAIL_KEYS.set(tail.keys)
+                    metrics.TAIL_KEYS.labels(generation=self._label).set(tail.keys)
         finally:
             consumer.close()
 
@@ -163,9 +175,11 @@ class TailReader:
     def _merged(self, tail: Tail, family: str, messages: list[Message], now_ms: int) -> Tail:
         metrics.TAIL_UPSERTS.labels(family=family).inc(len(messages))
         # the last one of a key counts: of a flush that was overtaken nothing needs to be decoded
-        latest = dict(zip(map(Message.key, messages), map(Message.value, messages), strict=True))
-        frame = self._decoded(family, [value for value in latest.values() if value is not None])
-        metrics.TAIL_LAG_SECONDS.set(max(0, now_ms - messages[-1].timestamp()[1]) / 1000)
+        keys = [*map(Message.key, messages)]
+        latest = dict(zip(keys, map(Message.value, messages), strict=True))
+        needed = latest if family == QUALITY else worth_decoding(keys, now_ms)
+        frame = self._decoded(family, [value for key in needed if (value := latest[key]) is not None])
+        metrics.TAIL_LAG_SECONDS.labels(generation=self._label).set(max(0, now_ms - messages[-1].timestamp()[1]) / 1000)
         if family == QUALITY:
             return replace(tail, included=reached(tail.included, family, frame)) if frame.height else tail
         return merged(tail, family, frame, now_ms)

@@ -13,6 +13,7 @@ from query_api.domain.ranges import from_ms, iso, range_of, zone_of
 from query_api.domain.series import LONGEST, Series, chosen
 from query_api.explain import answered
 from query_api.parts import Parts
+from query_api.point import Asked
 from query_api.realtime import Ids
 from query_api.series import Explain, Kpis, found
 from telestream_domain.kpis import Basis
@@ -34,6 +35,7 @@ def register(api: FastAPI, parts: Parts) -> None:
     )
     async def performance(
         request: Request,
+        point: Asked,
         start: Annotated[str | None, Query(alias="from", max_length=40, examples=["2026-09-01"])] = None,
         to: Annotated[str | None, Query(max_length=40, examples=["2026-09-02"])] = None,
         step: Annotated[Literal["15m", "1h", "1d"], Query(examples=["1h"])] = "1h",
@@ -49,7 +51,7 @@ def register(api: FastAPI, parts: Parts) -> None:
         asked = range_of(start, to, zone, from_ms(parts.now_ms()), DEFAULT, LONGEST["1h"])
         kpis = chosen(kpi, family, step, Basis.WINDOWS)
         question = Series(family, kpis, asked, step, zone, ids, group_by != "none", with_measures=True)
-        result = await found(parts, question)
+        result = await found(parts, question, point)
         head: dict[str, Any] = {
             "from": iso(asked.start),
             "to": iso(asked.end),

@@ -18,6 +18,7 @@ from query_api.domain.ranges import Range, from_ms, iso, iso_ms, range_of, zone_
 from query_api.http import answer, sources_of
 from query_api.ledger import from_ledger
 from query_api.parts import Parts, known_type, shown_generation
+from query_api.point import Asked
 from telestream_domain import TYPES
 from telestream_domain.quality import PARTS
 from telestream_opstore import Declared
@@ -47,6 +48,7 @@ def register(api: FastAPI, parts: Parts) -> None:
     )
     async def quality(
         request: Request,
+        point: Asked,
         start: Annotated[str | None, Query(alias="from", max_length=40, examples=["2026-09-01"])] = None,
         to: Annotated[str | None, Query(max_length=40, examples=["2026-09-02"])] = None,
         step: Annotated[Literal["hour", "day"], Query(examples=["hour"])] = "hour",
@@ -61,7 +63,7 @@ def register(api: FastAPI, parts: Parts) -> None:
         asked = whole_hours(range_of(start, to, zone, from_ms(parts.now_ms()), DEFAULT, LONGEST[step]))
         if asked.start == asked.end:
             raise bad_parameter("to", "no hour begins between from and to")
-        generations = {name: number for name, number in (await parts.generations()).items() if name in types}
+        generations = await parts.generations(types, point)
         tallies = await _tallies(parts, asked, step, zone, group_by, generations, sources)
         rows = [
             {
@@ -86,7 +88,7 @@ def register(api: FastAPI, parts: Parts) -> None:
 
 async def said(parts: Parts, types: Sequence[str], generations: dict[str, int]) -> dict[str, Any]:
     """The envelope of an answer from ``agg.quality``."""
-    progress, _ = parts.progress()
+    progress = parts.progress(generations)
     partitions = parts.partitions_of(types)
     reach: Reach = await parts.reach_of_aggregates(types, generations, BEAT_MS)
     return {

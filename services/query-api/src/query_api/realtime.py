@@ -20,7 +20,8 @@ from query_api.domain.tail import MINUTE_MS, Question, Tail, totals
 from query_api.explain import explained
 from query_api.http import answer
 from query_api.kafka import QUALITY
-from query_api.parts import Parts
+from query_api.parts import Parts, shown_generation
+from query_api.point import Asked
 from query_api.series import silent
 from telestream_domain.kpis import Basis, kpis_of
 
@@ -40,12 +41,13 @@ def register(api: FastAPI, parts: Parts) -> None:
         description="One row per group over all the minutes asked for (`step=all`), or one per group and minute "
         "(`step=1m`). Minutes are UTC; the last one is still open. Regions, plans and the whole are at most a second "
         "behind, cells ten. Late records of older minutes are in the history only. KPIs that sums of minutes give, as "
-        "`value`, `num` and `den`.",
+        "`value`, `num` and `den`. Kept for what people see and for replays whose workers run.",
         response_model=models.Answer[models.Realtime],
         responses=examples.responses(503),
     )
     async def realtime(
         request: Request,
+        point: Asked,
         group_by: Annotated[Literal["cell", "region", "plan", "none"], Query(examples=["region"])] = "none",
         minutes: Annotated[int, Query(ge=1, le=MAX_MINUTES, examples=[15])] = 15,
         step: Annotated[Literal["1m", "all"], Query(examples=["all"])] = "all",
@@ -57,7 +59,9 @@ def register(api: FastAPI, parts: Parts) -> None:
         ] = False,
     ) -> Response:
         family, ids = _family(group_by, {"cell": cell_id, "region": region_id, "plan": plan_id})
-        live = parts.live()
+        types = FAMILY_TYPES[family]
+        generations = await parts.generations_in_haste(types, point)
+        live = parts.tails.held(generations)
         now_ms = parts.now_ms()
         to_ms = now_ms // MINUTE_MS * MINUTE_MS + MINUTE_MS
         from_ms = max(to_ms - minutes * MINUTE_MS, -(-live.tail.since_ms // MINUTE_MS) * MINUTE_MS)
@@ -68,21 +72,19 @@ def register(api: FastAPI, parts: Parts) -> None:
             "to": iso_ms(to_ms),
             "step": step,
             "group_by": group_by,
-            "silent_sources": silent(live.progress, FAMILY_TYPES[family], now_ms),
+            "silent_sources": silent(live.progress, types, now_ms),
         }
         body = examples.with_rows(head, "rows", rows)
         if explain:
             span: tuple[datetime, datetime] = (at_ms(from_ms), at_ms(to_ms))
-            shown = await explained(parts, kpis_of(family, Basis.WINDOWS), family, ids, span)
+            shown = await explained(parts, kpis_of(family, Basis.WINDOWS), family, ids, span, generations)
             body = examples.with_member(body, "explain", shown)
         return answer(
             request,
             body,
             as_of_ms=as_of_ms,
-            complete_to_ms=complete_to_ms(
-                live.progress, live.partitions_of(FAMILY_TYPES[family]), reach(live.tail, family, now_ms)
-            ),
-            generation=parts.settings.generation,
+            complete_to_ms=complete_to_ms(live.progress, live.partitions_of(types), reach(live.tail, family, now_ms)),
+            generation=shown_generation(generations, types),
         )
 
 

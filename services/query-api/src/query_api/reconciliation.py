@@ -11,14 +11,15 @@ from typing import Annotated, Any, Literal
 from fastapi import FastAPI, Query, Request, Response
 
 from query_api import examples, models
-from query_api.books import holes, shown, spans, total
+from query_api.books import derived, holes, shown, spans, total
 from query_api.closed_hours import Asked, Counter
 from query_api.domain.problems import bad_parameter
 from query_api.domain.progress import Reach, complete_to_ms, freshest_ms
 from query_api.domain.ranges import from_ms, instant, iso, to_ms, zone_of
 from query_api.http import answer
 from query_api.parts import Parts, known_type
-from telestream_domain import Topics
+from query_api.point import Asked as Point
+from telestream_opstore import Derivation
 from telestream_warehouse import NO_BOOKS, Books, books_of, reconciliation
 
 HOUR = timedelta(hours=1)
@@ -37,12 +38,13 @@ def register(api: FastAPI, parts: Parts) -> None:
         "query, and (for a whole type) the judged records against raw's offsets; so `balanced` can be false. `from` "
         "and `to` are times of arrival. Everything is booked at the original record: a reversal adds nothing. Hours of "
         "arrival that are closed are remembered for an hour, until a reversal goes back to them or rows are deleted; "
-        "`recount=true` counts them anew.",
+        "`recount=true` counts them anew. Of a replay that begins later only what it derives is accounted for.",
         response_model=models.Answer[models.Reconciliation],
         responses=examples.responses(503),
     )
     async def reconcile(
         request: Request,
+        point: Point,
         record_type: Annotated[str, Query(alias="type", max_length=20, examples=["cdr"])] = "cdr",
         source: Annotated[str | None, Query(max_length=64, examples=["msc-1"])] = None,
         batch: Annotated[int | None, Query(ge=0, lt=2**63, examples=[17])] = None,
@@ -54,16 +56,17 @@ def register(api: FastAPI, parts: Parts) -> None:
     ) -> Response:
         known_type(record_type)
         since, until = _bounds(start, to, tz)
-        generations = await parts.generations()
+        generations = await parts.generations((record_type,), point)
         generation = generations[record_type]
-        raw = Topics(parts.settings.topic_prefix, generation).raw(record_type)
+        raw = parts.settings.topics.raw(record_type)
+        derivation = parts.tails.derivation(generation)
         # one at a time, so that positions only rise from one request to the next
         async with counter.lock(record_type):
             if recount:
                 counter.forget(record_type, generation)
             # positions first, ends after: so nothing is in flight and stored at once
             positions = await parts.positions(record_type, generation)
-            offsets = await asyncio.to_thread(_offsets, parts, raw, since, until)
+            offsets = await asyncio.to_thread(_offsets, parts, raw, since, until, record_type, derivation)
             mark = await counter.mark(record_type) if batch is None else None
             asked = Asked(record_type, generation, source, since, until, by == "hour", positions, offsets.ends, raw)
             if source is None and batch is None and since is None and until is None:
@@ -92,7 +95,7 @@ def register(api: FastAPI, parts: Parts) -> None:
         if by == "hour":
             hours = await asyncio.to_thread(_in_flight_by_hour, parts, raw, flying)
             data["hours"] = _by_hour(books, hours)
-        progress, _ = parts.progress()
+        progress = parts.progress(generations)
         partitions = parts.partitions_of((record_type,))
         reach = Reach(exact={(record_type, partition): offset for partition, offset in positions.items()})
         return answer(
@@ -128,11 +131,21 @@ class Offsets:
     until: Mapping[int, int | None] | None
 
 
-def _offsets(parts: Parts, raw: str, since: datetime | None, until: datetime | None) -> Offsets:
+def _offsets(
+    parts: Parts,
+    raw: str,
+    since: datetime | None,
+    until: datetime | None,
+    record_type: str,
+    derivation: Derivation | None,
+) -> Offsets:
     partitions = parts.raw.partitions(raw)
+    starts, ends = parts.raw.starts(raw, partitions), parts.raw.ends(raw, partitions)
+    if derivation is not None:
+        starts, ends = derived(record_type, derivation.plan, starts, ends)
     return Offsets(
-        starts=parts.raw.starts(raw, partitions),
-        ends=parts.raw.ends(raw, partitions),
+        starts=starts,
+        ends=ends,
         since=None if since is None else parts.raw.at(raw, partitions, to_ms(since)),
         until=None if until is None else parts.raw.at(raw, partitions, to_ms(until)),
     )

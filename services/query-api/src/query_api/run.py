@@ -19,12 +19,12 @@ def _run(settings: QuerySettings, stop: threading.Event) -> None:
     service = build(settings)
     parts = service.parts
     ready = {
-        "tail": parts.tail.missing,
+        "tail": parts.tails.missing,
         "clickhouse": parts.warehouse.missing,
         "postgres": parts.keys.missing,
         "kafka": parts.raw.missing,
     }
-    admin = AdminServer(settings.admin_host, settings.admin_port, ready, live={"tail": parts.tail.alive}).start()
+    admin = AdminServer(settings.admin_host, settings.admin_port, ready, live={"tail": parts.tails.alive}).start()
     server = serve(service)
     # our own signal handling stays: stop is the one event
     thread = threading.Thread(target=server.run, name="http", daemon=True)

@@ -11,11 +11,12 @@ from typing import Annotated, Any
 from fastapi import Query as Parameter
 
 from query_api.domain.measures import FAMILY_TYPES
+from query_api.domain.points import Point
 from query_api.domain.progress import Progress, complete_to_ms, silent_sources
 from query_api.domain.ranges import from_ms, iso_ms
 from query_api.domain.series import Series, Table, table
 from query_api.domain.steps import STEPS_S, Step, past, steps_of
-from query_api.parts import Parts, one_generation, shown_generation
+from query_api.parts import Parts, shown_generation
 from query_api.queries import in_milliseconds
 from telestream_domain.kpis import KPIS, Basis
 from telestream_warehouse import Query, busy_hours, cell_availability, distinct_subscribers, window_kpis
@@ -55,18 +56,18 @@ class Found:
         return (self.last.start, self.last.end) if self.last else None
 
 
-async def found(parts: Parts, question: Series) -> Found:
+async def found(parts: Parts, question: Series, point: Point) -> Found:
     """Ask ClickHouse, with all that belongs together from the same generations."""
     steps = steps_of(question.asked, question.step, question.zone, parts.settings.query_max_rows)
-    generations = await parts.generations()
     types = FAMILY_TYPES[question.family]
+    generations = await parts.generations(types, point)
     # positions before rows: what is found must be at least what is promised
     reach = await parts.reach_of_aggregates(types, generations, BEAT_MS)
     now_ms = parts.now_ms()
     queries = _queries(question, past(steps, from_ms(now_ms)), generations)
     answers = await parts.warehouse.frames(*queries.values())
     made = await asyncio.to_thread(table, question, steps, dict(zip(queries, answers, strict=True)), now_ms)
-    progress, _ = parts.progress()
+    progress = parts.progress(generations)
     said = {
         "as_of_ms": made.as_of_ms,
         "complete_to_ms": complete_to_ms(progress, parts.partitions_of(types), reach),
@@ -88,8 +89,7 @@ def _queries(question: Series, over: Sequence[Step], generations: dict[str, int]
     family, start, end = question.family, question.asked.start, question.asked.end
     step_s, ids = STEPS_S[question.step], question.ids or None
     same: dict[str, Any] = {"time_zone": question.zone.key, "groups": ids, "by_group": question.grouped}
-    one = one_generation(generations, FAMILY_TYPES[family])
-    asked = {Basis.WINDOWS: window_kpis(family, start, end, step_s=step_s, generation=one, **same)}
+    asked = {Basis.WINDOWS: window_kpis(family, start, end, step_s=step_s, generation=generations, **same)}
     if question.wants(Basis.BUSY_HOUR):
         peaks = busy_hours(family, start, end, generation=generations["cdr"], **same)
         asked[Basis.BUSY_HOUR] = in_milliseconds(peaks, "busy_hour_start")

@@ -18,6 +18,7 @@ from query_api.domain.samples import masked
 from query_api.http import answer, sources_of
 from query_api.ledger import from_ledger
 from query_api.parts import Parts
+from query_api.point import Asked
 from query_api.quality import said
 from telestream_contracts import ContractError, decode_each
 from telestream_domain import TYPES
@@ -41,9 +42,9 @@ def register(api: FastAPI, parts: Parts) -> None:
         response_model=models.Answer[list[models_quality.SourceListed]],
         responses=examples.responses(503),
     )
-    async def listed(request: Request) -> Response:
+    async def listed(request: Request, point: Asked) -> Response:
         own = sources_of(request)
-        generations = await parts.generations()
+        generations = await parts.generations(tuple(TYPES), point)
         rows, of_files = await asyncio.gather(
             parts.warehouse.rows(source_hours(generations, own)),
             from_ledger(parts.keys, lambda mirror: mirror.sources(own)),
@@ -68,6 +69,7 @@ def register(api: FastAPI, parts: Parts) -> None:
     )
     async def mirror(
         request: Request,
+        point: Asked,
         source: Annotated[str, Path(max_length=64, examples=["msc-1"])],
         start: Annotated[str | None, Query(alias="from", max_length=40, examples=["2026-09-01"])] = None,
         to: Annotated[str | None, Query(max_length=40, examples=["2026-09-02"])] = None,
@@ -76,7 +78,7 @@ def register(api: FastAPI, parts: Parts) -> None:
         own = sources_of(request, source)
         now = from_ms(parts.now_ms())
         asked = whole_hours(range_of(start, to, zone_of(tz), now, DEFAULT, LONGEST))
-        generations = await parts.generations()
+        generations = await parts.generations(tuple(TYPES), point)
         hours, judged, states, of_files = await asyncio.gather(
             parts.warehouse.rows(source_hours(generations, own)),
             parts.warehouse.rows(

@@ -15,6 +15,7 @@ from query_api import metrics
 from query_api.domain.problems import Problem, unavailable
 from query_api.settings import QuerySettings
 from telestream_runtime import get_logger
+from telestream_warehouse import active_generations
 from telestream_warehouse.client import ClickHouse
 from telestream_warehouse.errors import WarehouseError, WarehouseRefused, WarehouseUnavailable
 from telestream_warehouse.query import Query
@@ -62,6 +63,10 @@ class Warehouse:
     async def frames(self, *queries: Query) -> list[pl.DataFrame]:
         """Several answers, asked side by side."""
         return list(await asyncio.gather(*(self.frame(query) for query in queries)))
+
+    def active(self) -> dict[str, int]:
+        """Type → the generation that people see; from any thread. Raises WarehouseError."""
+        return {str(row["type"]): int(row["generation"]) for row in self._client.rows(active_generations())}
 
     def missing(self) -> str | None:
         """Why ClickHouse cannot be asked, or None."""

@@ -14,6 +14,7 @@ from query_api.domain.ranges import from_ms, iso, range_of, zone_of
 from query_api.domain.series import LONGEST, Series, checked, chosen
 from query_api.explain import answered
 from query_api.parts import Parts
+from query_api.point import Asked
 from query_api.realtime import Ids
 from query_api.series import Explain, Kpis, found
 from telestream_domain.kpis import Basis, Kpi
@@ -42,6 +43,7 @@ def register(api: FastAPI, parts: Parts) -> None:
     )
     async def timeseries(
         request: Request,
+        point: Asked,
         family: Annotated[Literal["cell", "region", "plan"], Query(examples=["region"])] = "region",
         kpi: Kpis = None,
         start: Annotated[str | None, Query(alias="from", max_length=40, examples=["2026-09-01"])] = None,
@@ -64,7 +66,7 @@ def register(api: FastAPI, parts: Parts) -> None:
         kpis = chosen(kpi, family, step, Basis.WINDOWS)
         grouped = group_by != "none"
         question = Series(family, kpis, asked, step, zone, ids, grouped)
-        result = await found(parts, question)
+        result = await found(parts, question, point)
         head: dict[str, Any] = {
             "from": iso(asked.start),
             "to": iso(asked.end),

@@ -10,11 +10,13 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 
 from query_api import examples, models
+from query_api.books import derived
 from query_api.domain import trace as story
 from query_api.domain.problems import Problem, bad_parameter
 from query_api.domain.ranges import from_ms, iso, iso_ms
 from query_api.http import answer, json_object
 from query_api.parts import Parts, known_type, shown_generation
+from query_api.point import Asked
 from query_api.raw import RawRecord
 from telestream_contracts import decode_each
 from telestream_domain import CONFLICT, TYPES, TelestreamError, shown_subscriber
@@ -54,7 +56,7 @@ def register(api: FastAPI, parts: Parts) -> None:
         responses=examples.responses(404, 413, 503),
         openapi_extra=examples.TRACE_BODY,
     )
-    async def trace(request: Request) -> Response:
+    async def trace(request: Request, point: Asked) -> Response:
         asked = await _asked(request)
         key = request.headers["x-api-key"]
         held = await parts.keys.check(key)
@@ -62,7 +64,7 @@ def register(api: FastAPI, parts: Parts) -> None:
             raise Problem(403, "not_allowed", "this needs a key with the roles read and identity")
         types = [known_type(asked["type"])] if "type" in asked else list(TYPES)
         uid = await parts.identity.event_uid(asked["source"], asked["event_id"], key)
-        generations = await parts.generations()
+        generations = await parts.generations(types, point)
         told = await asyncio.gather(*(_Story(parts, name, uid, generations[name]).told() for name in types))
         copies = [copy for found, _ in told for copy in found]
         in_flight = _summed([flying for _, flying in told])
@@ -243,6 +245,9 @@ class _Story:
         raw = self._parts.raw
         count = raw.partitions(self._topic)
         starts, ends = raw.starts(self._topic, count), raw.ends(self._topic, count)
+        derivation = self._parts.tails.derivation(self._generation)
+        if derivation is not None:
+            starts, ends = derived(self._type, derivation.plan, starts, ends)
         return {number: (max(positions.get(number, 0), starts[number]), ends[number]) for number in range(count)}
 
     async def _raw(self, places: Sequence[Place]) -> dict[Place, RawRecord]:

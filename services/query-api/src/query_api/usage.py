@@ -16,6 +16,7 @@ from query_api.domain.usage_allowances import day_in_force
 from query_api.domain.usage_cycles import Cycle, cycles
 from query_api.http import answer, json_object
 from query_api.parts import Parts
+from query_api.point import Asked
 from query_api.queries import customer_of, known_customer, known_subscriber
 from query_api.series import Explain
 from telestream_domain import is_pseudonym
@@ -45,6 +46,7 @@ def register(api: FastAPI, parts: Parts) -> None:
     )
     async def usage(
         request: Request,
+        point: Asked,
         customer: Annotated[str, Path(alias="id", min_length=1, max_length=128, examples=["C00042"])],
         start: Annotated[str | None, Query(alias="from", max_length=40, examples=["2026-09-01"])] = None,
         to: Annotated[str | None, Query(max_length=40, examples=["2026-10-01"])] = None,
@@ -59,7 +61,7 @@ def register(api: FastAPI, parts: Parts) -> None:
         now = from_ms(parts.now_ms())
         dates = dates_of(start, to, settings.zone, now, DEFAULT, LONGEST)
         groups: list[str] = [*dict.fromkeys(group_by or [])]
-        generations = await parts.generations()
+        generations = await parts.generations(("cdr",), point)
         generation = generations["cdr"]
         reach = await parts.reach_of_aggregates(("cdr",), generations, BEAT_MS)
         is_reference = is_pseudonym(customer)  # what a lookup gives; no customer id looks like it
@@ -79,7 +81,7 @@ def register(api: FastAPI, parts: Parts) -> None:
             )
             if known.is_empty() or not known["known"][0]:
                 raise Problem(404, "not_found", "no customer or reference of this id", "id")
-        progress, _ = parts.progress()
+        progress = parts.progress(generations)
         partitions = parts.partitions_of(("cdr",))
         head = {
             "id": customer,
@@ -116,7 +118,7 @@ def register(api: FastAPI, parts: Parts) -> None:
         kind, number = await _asked(request)
         key = request.headers["x-api-key"]
         reference = await parts.identity.lookup(kind, number, key)
-        generations = await parts.generations()
+        generations = await parts.generations(("cdr",))
         found = await parts.warehouse.frame(customer_of(reference))
         customer_id = None if found.is_empty() else found["customer_id"][0]
         return answer(

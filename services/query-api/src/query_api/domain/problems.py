@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class Problem(Exception):
-    """A refusal: HTTP status, stable code, words; ``field`` names the parameter at fault. Words never echo a value."""
+    """A refusal: HTTP status, stable code, words; ``field`` names the parameter at fault. Words never echo a
+    value. ``more``: further members of the answer."""
 
     def __init__(
-        self, status: int, code: str, detail: str, field: str | None = None, retry_after_s: int | None = None
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        field: str | None = None,
+        retry_after_s: int | None = None,
+        more: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(detail)
         self.status, self.code, self.detail = status, code, detail
         self.field, self.retry_after_s = field, retry_after_s
+        self.more = dict(more or {})
 
 
 def bad_parameter(field: str, detail: str, code: str = "bad_parameter") -> Problem:

@@ -18,6 +18,7 @@ KEEP_MS = 75 * MINUTE_MS
 AHEAD_MS = 11 * MINUTE_MS
 """An event may lie ten minutes past its arrival (rule ``from_the_future``); a window further ahead is a mistake."""
 
+_MINUTE = str(MINUTE_S).encode()
 _KEY = ("group", "partition", "segment")
 _CHARGES = {
     "group": pl.Int32(),
@@ -43,8 +44,8 @@ class Names:
         unique = names.unique()
         for name in unique.to_list():
             if name not in self._codes:
-                self._codes[name] = len(self._names)
                 self._names.append(name)
+                self._codes[name] = len(self._names) - 1
         codes = [self._codes[name] for name in unique.to_list()]
         return names.replace_strict(unique, pl.Series(codes, dtype=pl.Int32), return_dtype=pl.Int32)
 
@@ -140,6 +141,27 @@ def merged(tail: Tail, family: str, upserts: pl.DataFrame, now_ms: int) -> Tail:
         rows, charges = _rows(latest, MEASURES[str(record_type)]), _charges(latest, tail.names)
         windows[window_key] = Window(rows, charges) if held is None else held.updated(rows, charges)
     return replace(tail, windows=windows, included=reached(tail.included, family, is_minute))
+
+
+def worth_decoding(keys: Iterable[bytes | None], now_ms: int) -> list[bytes | None]:
+    """Those of the keys, in log order, whose values ``merged`` may use: minutes that are kept, and of each type and
+    partition the last of all minutes, which says how far the aggregator is.
+
+    A replay sends years through here of which an hour is kept; the key says so: type, size, start, groups, partition.
+    """
+    oldest = now_ms - KEEP_MS
+    needed: dict[bytes | None, None] = {}
+    last: dict[tuple[bytes, bytes], bytes] = {}
+    for key in keys:
+        head = [] if key is None else key.split(b"|", 3)
+        if key is None or len(head) < 4:
+            needed[key] = None
+        elif head[1] == _MINUTE:
+            tail = head[3].rsplit(b"|", 2)
+            last[head[0], tail[-2] if len(tail) > 1 else tail[0]] = key
+            if not head[2].isdigit() or int(head[2]) >= oldest:
+                needed[key] = None
+    return [*(needed | dict.fromkeys(last.values()))]
 
 
 def reached(
