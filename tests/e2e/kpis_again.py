@@ -20,7 +20,7 @@ ANSWERED = CALL & pl.col("status").is_in(["COMPLETED", "DROPPED"])
 DELIVERED = CALL & pl.col("status").is_in(["COMPLETED", "DROPPED", "NO_ANSWER", "BUSY"])
 BYTES = pl.col("bytes_up").fill_null(0) + pl.col("bytes_down").fill_null(0)
 HELD = pl.coalesce("holding_ms", "duration_ms", pl.lit(0, pl.Int64))
-HOUR_MS, QUARTER_MS = 3_600_000, 900_000
+HOUR_MS, QUARTER_MS, MINUTE_MS = 3_600_000, 900_000, 60_000
 
 OF_CALLS = (
     "call_attempts",
@@ -57,7 +57,7 @@ OUTCOMES = {"rrc_setup": "RRC_SETUP", "attach": "ATTACH", "handover": "HANDOVER"
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """The steps from one local date up to another: ``15m``, ``1h`` or ``1d`` by the clock of ``zone``."""
+    """The steps from one local date up to another: minutes, ``1h`` or ``1d`` by the clock of ``zone``."""
 
     since: date
     until: date
@@ -70,7 +70,7 @@ class Steps:
         if self.step == "1d":
             days = (self.until - self.since).days
             return [self._midnight(self.since + timedelta(days=n)) for n in range(days + 1)]
-        size = {"1h": HOUR_MS, "15m": QUARTER_MS}[self.step]
+        size = {"1h": HOUR_MS, "15m": QUARTER_MS, "5m": 5 * MINUTE_MS, "1m": MINUTE_MS}[self.step]
         return list(range(self._midnight(self.since), self._midnight(self.until) + 1, size))
 
     def _midnight(self, day: date) -> int:

@@ -12,9 +12,19 @@ from pathlib import Path
 import pytest
 
 from telestream_devstack.errors import DevstackError, PortTaken
-from telestream_devstack.ports import check_base, require_free, reserve_base
+from telestream_devstack.members import last_words, pause_before_restart
+from telestream_devstack.ports import (
+    OFFSETS,
+    REPLAY_SLOTS,
+    WORKERS_OF_ONE,
+    check_base,
+    replay_port,
+    require_free,
+    reserve_base,
+    slot_for,
+)
 from telestream_devstack.process import LOG_LIMIT_BYTES, Command, Identity, end, identity_of, rotate, spawn, tail
-from telestream_devstack.supervisor import last_words, pause_before_restart
+from telestream_devstack.services import DERIVING, member_name, service_and_generation
 
 
 def command(tmp_path: Path, code: str, **options: object) -> Command:
@@ -46,6 +56,27 @@ def test_a_reserved_port_base_is_not_given_twice() -> None:
 def test_a_port_base_without_room_for_all_ports_is_refused() -> None:
     with pytest.raises(DevstackError, match="out of range"):
         check_base(65500)
+
+
+def test_workers_of_other_generations_have_ports_of_their_own_within_the_layout() -> None:
+    ports = [replay_port(0, slot, worker) for slot in range(REPLAY_SLOTS) for worker in range(WORKERS_OF_ONE)]
+    assert len(set(ports)) == REPLAY_SLOTS * WORKERS_OF_ONE
+    assert not set(ports) & set(OFFSETS.values())
+    assert min(OFFSETS.values()) < min(ports) <= max(ports) < max(OFFSETS.values())
+
+
+def test_a_generation_has_the_same_slot_again_unless_another_one_has_it() -> None:
+    assert slot_for(2, []) == slot_for(2, [5, 7]) == 2
+    assert slot_for(2 + REPLAY_SLOTS, [2, 3]) == 4
+    assert slot_for(2, range(REPLAY_SLOTS)) is None
+
+
+def test_a_member_s_name_says_service_and_generation() -> None:
+    for service in DERIVING:
+        for generation in (1, 2, 12):
+            assert service_and_generation(member_name(service, generation)) == (service, generation)
+    assert service_and_generation("enricher.g3") == ("cdr-enricher", 3)
+    assert service_and_generation("kafka") == ("kafka", 1)
 
 
 def test_a_pid_that_belongs_to_another_process_is_not_ours() -> None:

@@ -1,7 +1,8 @@
-"""A whole stack of real parts under its supervisor: up, killed, up again, down."""
+"""A whole stack of real parts under its supervisor: up, killed, up again, generations come and go, down."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -18,15 +19,22 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from telestream_contracts import Registry
+from telestream_contracts.topics import apply_topics
 from telestream_devstack import PART_NAMES, PortTaken, StackConflict, reserve_base
+from telestream_devstack.bootstrap import PARTITIONS
 from telestream_devstack.doctor import examine
 from telestream_devstack.errors import PartFailed
 from telestream_devstack.parts import Parts
+from telestream_devstack.ports import replay_port
 from telestream_devstack.postgres import psql
-from telestream_devstack.stack import down, status, status_document, up
+from telestream_devstack.stack import MemberStatus, down, log_files, status, status_document, up
 from telestream_devstack.state import StackState, load
+from telestream_domain import DEFAULT_PREFIX, TYPES, Topics
+from telestream_opstore import DerivationState, Plan, create_derivation_async, move_derivation_async
 
 pytestmark = pytest.mark.stack
+SINK = "warehouse-sink"
 
 
 class Running:
@@ -55,7 +63,7 @@ class Running:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    stack = Running(tmp_path_factory.mktemp("own") / "state", reserve_base())
+    stack = Running(tmp_path_factory.mktemp("own") / "state", reserve_base(), (*PART_NAMES, SINK))
     try:
         stack.up()
         yield stack
@@ -139,12 +147,13 @@ def test_status_shows_every_part_with_its_process_and_health(running: Running) -
     document = status_document(running.state_dir)
     services = document["services"]
     assert isinstance(services, list)
-    assert [service["name"] for service in services] == list(PART_NAMES)
+    assert [service["name"] for service in services] == [*PART_NAMES, SINK]
     for service in services:
         assert service["healthy"]
         assert service["pid"] == running.pids()[service["name"]]
         assert service["rss_bytes"] > 1_000_000
-        assert service["lag_records"] is None
+        assert service["lag_records"] is None or service["name"] == SINK
+        assert service["generation"] == (1 if service["name"] == SINK else None)
     assert document["api_key"]
 
 
@@ -173,6 +182,58 @@ def test_other_options_for_a_running_stack_are_refused(running: Running) -> None
 def test_a_second_stack_on_the_same_ports_is_told_which_and_by_whom(running: Running, tmp_path: Path) -> None:
     with pytest.raises(PortTaken, match=rf"port {running.port_base + 92} for kafka is taken by java \(pid \d+\)"):
         up(tmp_path / "another", running.port_base, PART_NAMES)
+
+
+def begin_generation(parts: Parts) -> int:
+    """What the control plane does before workers are wanted."""
+    made = asyncio.run(
+        create_derivation_async(parts.postgres, DEFAULT_PREFIX, TYPES, Plan(), reason="a test", actor="a test")
+    )
+    names = Topics(DEFAULT_PREFIX, made.generation)
+    apply_topics(parts.kafka, names, partitions=PARTITIONS, replication=1)
+    Registry(parts.registry).register_all(names)
+    move(parts, made.generation, DerivationState.PREPARING, DerivationState.RUNNING)
+    return made.generation
+
+
+def move(parts: Parts, generation: int, since: DerivationState, to: DerivationState) -> None:
+    asyncio.run(
+        move_derivation_async(
+            parts.postgres, DEFAULT_PREFIX, generation, to, since=[since], actor="a test", action="a test"
+        )
+    )
+
+
+def test_a_wanted_generation_s_workers_run_beside_the_first_s_until_it_is_dropped(running: Running) -> None:
+    def row(name: str) -> MemberStatus | None:
+        return next((row for row in status(running.state_dir)[1] if row.name == name), None)
+
+    def said(name: str) -> str:
+        found = row(name)
+        return (found.last_error if found is not None else None) or ""
+
+    before = running.pids()[SINK]
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", replay_port(running.port_base, 2, 2)))
+        holder.listen()
+        generation = begin_generation(running.parts)
+        mine = f"{SINK}.g{generation}"
+        eventually(lambda: f"for {mine}'s admin port is taken by" in said(mine))
+        running.up()  # a replay that cannot run keeps nobody waiting
+    eventually(lambda: (found := row(mine)) is not None and found.healthy)
+    found = row(mine)
+    assert found is not None
+    assert (found.generation, found.required) == (generation, False)
+    assert log_files(running.state_dir, [f"g{generation}"])[mine].exists()
+    assert (running.state_dir / "services" / mine).is_dir()
+    os.kill(running.pids()[mine], signal.SIGKILL)
+    eventually(lambda: "killed by SIGKILL" in said(mine) and running.pids().get(mine) is not None)
+
+    move(running.parts, generation, DerivationState.RUNNING, DerivationState.DROPPING)
+    eventually(lambda: row(mine) is None)
+    move(running.parts, generation, DerivationState.DROPPING, DerivationState.DROPPED)
+    eventually(lambda: not (running.state_dir / "services" / mine).exists())
+    assert running.pids()[SINK] == before
 
 
 def test_doctor_finds_a_running_stack_in_good_health(running: Running) -> None:

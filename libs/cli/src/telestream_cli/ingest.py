@@ -43,6 +43,9 @@ def register(app: typer.Typer) -> None:
             0.01
         ),
         allow_age: Annotated[int | None, typer.Option(help="Accept records up to so many days old.")] = None,
+        backfill: Annotated[
+            bool, typer.Option("--backfill", help="Give way to live records: only as fast as these do not wait for it.")
+        ] = False,
         gateway: Gateway = None,
         api_key: ApiKey = None,
         state_dir: StateDir = Path(".telestream"),
@@ -70,7 +73,7 @@ def register(app: typer.Typer) -> None:
         failed = False
         with httpx.Client(headers=access.headers, timeout=httpx.Timeout(60, read=300)) as client:
             for number, path in enumerate(files):
-                wanted = FileToLoad(path, record_type, source, profile, allow_age)
+                wanted = FileToLoad(path, record_type, source, profile, allow_age, backfill)
                 loaded = _load(client, access, wanted, notes_folder(state_dir), quiet=as_json, patient=number > 0)
                 failed |= not _show(loaded, max_refused, as_json)
         if failed:

@@ -8,13 +8,26 @@ from importlib.metadata import version as package_version
 
 import typer
 
-from telestream_cli import config, demo, ingest, keys, reconcile, schemas, simulate, stack, topics, trace, warehouse
+from telestream_cli import (
+    config,
+    demo,
+    ingest,
+    keys,
+    reconcile,
+    replay,
+    schemas,
+    simulate,
+    stack,
+    topics,
+    trace,
+    warehouse,
+)
 from telestream_domain import TelestreamError
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
 
-MODULES = (stack, ingest, simulate, reconcile, trace, demo, topics, schemas, warehouse, keys, config)
+MODULES = (stack, ingest, simulate, reconcile, trace, replay, demo, topics, schemas, warehouse, keys, config)
 
 
 def build() -> typer.Typer:

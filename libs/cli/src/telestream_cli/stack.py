@@ -79,8 +79,8 @@ def register(app: typer.Typer) -> None:
 
     @app.command(epilog="Example: telestream status --json")
     def status(state_dir: StateDir = DEFAULT_STATE_DIR, as_json: AsJson = False) -> None:
-        """Show every part and service: address, process, health, memory, records to catch up; exit 1 if one is not
-        healthy."""
+        """Show every part and service: address, process, health, memory, records to catch up; exit 1 if one that the
+        stack needs is not healthy. It does not need the workers of a replay that was never activated."""
         from telestream_devstack import stack
 
         document = stack.status_document(state_dir)
@@ -92,10 +92,10 @@ def register(app: typer.Typer) -> None:
             typer.echo(f"nothing has run in {state_dir}: start it with `telestream up`")
         services = document["services"]
         assert isinstance(services, list)
-        if not services or not all(service["healthy"] for service in services):
+        if not services or not all(service["healthy"] for service in services if service["required"]):
             raise typer.Exit(1)
 
-    @app.command(epilog="Example: telestream logs cdr-enricher -f")
+    @app.command(epilog="Examples: telestream logs cdr-enricher -f; telestream logs g2 (the workers of generation 2)")
     def logs(
         services: Annotated[
             list[str] | None, typer.Argument(metavar="[SERVICE]...", help="All, with supervisor and setup, if none.")

@@ -43,6 +43,7 @@ class FileToLoad:
     source: str
     profile: str = "generic"
     allow_age_days: int | None = None
+    backfill: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +188,8 @@ class _Upload:
         params["profile"] = wanted.profile
         if wanted.allow_age_days is not None:
             params["allow_age_days"] = wanted.allow_age_days
+        if wanted.backfill:
+            params["priority"] = "backfill"
         return self._ask("PUT", self._url, params=params, headers=headers, content=self._bytes(0))
 
     def _bytes(self, offset: int) -> Iterator[bytes]:

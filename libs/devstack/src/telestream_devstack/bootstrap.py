@@ -25,38 +25,46 @@ PARTITIONS = 4
 _PATIENCE_SECONDS = 90.0
 
 
-def _topics(parts: Parts, _key: Path) -> None:
+def _topics(parts: Parts, _key: Path, names: Topics) -> None:
     from telestream_contracts.topics import apply_topics
 
-    apply_topics(parts.kafka, _names(), partitions=PARTITIONS, replication=1)
+    apply_topics(parts.kafka, names, partitions=PARTITIONS, replication=1)
 
 
-def _schemas(parts: Parts, _key: Path) -> None:
+def _schemas(parts: Parts, _key: Path, names: Topics) -> None:
     from telestream_contracts import Registry
 
-    Registry(parts.registry).register_all(_names())
+    Registry(parts.registry).register_all(names)
 
 
-def _warehouse(parts: Parts, _key: Path) -> None:
+def _warehouse(parts: Parts, _key: Path, _names: Topics) -> None:
     from telestream_warehouse import migrate
 
     migrate(parts.clickhouse, parts.clickhouse_database)
 
 
-def _opstore(parts: Parts, key: Path) -> None:
+def _opstore(parts: Parts, key: Path, _names: Topics) -> None:
     from telestream_opstore import ensure_development_key, migrate
 
     migrate(parts.postgres)
     ensure_development_key(parts.postgres, key.read_text().strip())
 
 
-def _names() -> Topics:
-    return Topics(
-        os.environ.get("TELESTREAM_TOPIC_PREFIX", DEFAULT_PREFIX), int(os.environ.get("TELESTREAM_GENERATION", "1"))
-    )
+def _names(dsn: str | None) -> Topics:
+    """Of the lowest generation that is wanted: nothing of a dropped one is made again. Without a DSN: of the first."""
+    prefix = os.environ.get("TELESTREAM_TOPIC_PREFIX", DEFAULT_PREFIX)
+    found = Topics(prefix, int(os.environ.get("TELESTREAM_GENERATION", "1")))
+    if dsn is None:
+        return found
+    try:
+        from telestream_opstore import derivations
+    except ImportError:
+        return found
+    wanted = [row.generation for row in derivations(dsn, prefix) if row.wanted]
+    return found if not wanted or found.generation in wanted else Topics(prefix, min(wanted))
 
 
-_STEPS: Mapping[str, Callable[[Parts, Path], None]] = {
+_STEPS: Mapping[str, Callable[[Parts, Path, Topics], None]] = {
     "kafka": _topics,
     "registry": _schemas,
     "clickhouse": _warehouse,
@@ -70,22 +78,26 @@ def prepare(
     available: Collection[str] = PART_NAMES,
     ours: Mapping[str, Part] | None = None,
 ) -> list[str]:
-    """Do all steps whose part is `available`, side by side; returns what was left out because code for it is not
-    installed. Parts in `ours` are waited for first. Raises TelestreamError."""
+    """Do all steps whose part is `available`, side by side (but for PostgreSQL's, which knows the generations); returns
+    what was left out because code for it is not installed. Parts in `ours` are waited for first. Raises
+    TelestreamError."""
     api_key = make_keys(state_dir).api_key
 
-    def step(name: str) -> str | None:
+    def step(name: str, names: Topics) -> str | None:
         if ours and name in ours:
             _await(ours[name])
         try:
-            _STEPS[name](parts, api_key)
+            _STEPS[name](parts, api_key, names)
         except ImportError as error:
             return f"{name}: {error}"
         return None
 
+    left_out = [step("postgres", _names(None))] if "postgres" in available else []
+    names = _names(parts.postgres if "postgres" in available else None)
     with ThreadPoolExecutor(len(_STEPS)) as pool:
-        running = [pool.submit(step, name) for name in _STEPS if name in available]
-        return [left_out for future in running if (left_out := future.result()) is not None]
+        running = [pool.submit(step, name, names) for name in _STEPS if name in available and name != "postgres"]
+        left_out += [future.result() for future in running]
+    return [line for line in left_out if line is not None]
 
 
 def _await(part: Part) -> None:

@@ -6,7 +6,7 @@ import fcntl
 import socket
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TextIO
 
@@ -32,12 +32,26 @@ OFFSETS: Mapping[str, int] = {
     "sink-admin": 104,
     "query-api-admin": 105,
 }
+REPLAY_FIRST, REPLAY_SLOTS, WORKERS_OF_ONE = 33, 15, 3
+"""Admin ports of so many generations beside the first, in a gap of the layout: stacks side by side stay apart."""
 DYING_S = 5.0
 
 
 def port(base: int, name: str) -> int:
     """The port of a part or service in the stack whose ports begin at `base`."""
     return base + OFFSETS[name]
+
+
+def replay_port(base: int, slot: int, worker: int) -> int:
+    """Admin port of the n-th worker of a generation beside the first, in one of the slots."""
+    return base + REPLAY_FIRST + slot * WORKERS_OF_ONE + worker
+
+
+def slot_for(generation: int, taken: Collection[int]) -> int | None:
+    """The slot of a generation: its own if it is not taken, else the next that is free; None if there is none."""
+    own = generation % REPLAY_SLOTS
+    slots = ((own + step) % REPLAY_SLOTS for step in range(REPLAY_SLOTS))
+    return next((slot for slot in slots if slot not in taken), None)
 
 
 def check_base(base: int) -> None:
@@ -104,7 +118,8 @@ def reserve_base(start: int = 30000, stop: int = 60000, step: int = 110) -> int:
             fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             continue
-        if all(is_free(base + offset) for offset in OFFSETS.values()):
+        replays = range(REPLAY_FIRST, REPLAY_FIRST + REPLAY_SLOTS * WORKERS_OF_ONE)
+        if all(is_free(base + offset) for offset in (*OFFSETS.values(), *replays)):
             _reserved.append(mark)
             return base
         mark.close()

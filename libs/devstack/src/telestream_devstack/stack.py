@@ -15,13 +15,24 @@ import psutil
 from telestream_devstack import jars
 from telestream_devstack.errors import PartFailed, StackConflict
 from telestream_devstack.keys import stack_keys
+from telestream_devstack.members import last_words
 from telestream_devstack.parts import PART_NAMES, Parts, make_parts
 from telestream_devstack.ports import DEFAULT_PORT_BASE, check_base, require_free
 from telestream_devstack.probe import ask, why_not
 from telestream_devstack.process import end, tail, wait_until
-from telestream_devstack.services import ALIASES, LAGGING, SERVICE_NAMES, SERVICES, make_service
+from telestream_devstack.services import (
+    ALIASES,
+    DERIVING,
+    FIRST_GENERATION,
+    LAGGING,
+    SERVICE_NAMES,
+    SERVICES,
+    make_service,
+    member_name,
+    service_and_generation,
+)
 from telestream_devstack.state import MemberState, StackState, load
-from telestream_devstack.supervisor import SETUP, end_orphans, last_words, start_background, take_lock
+from telestream_devstack.supervisor import SETUP, end_orphans, start_background, take_lock
 
 MEMBER_NAMES = (*PART_NAMES, *SERVICE_NAMES)
 DEFAULT_STATE_DIR = Path(".telestream")
@@ -38,7 +49,10 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class MemberStatus:
-    """A part or service as `status` shows it. `lag_records` is None where it has no meaning or is not known."""
+    """A part or service as `status` shows it. `lag_records` is None where it has no meaning or is not known.
+
+    `generation` is None for what derives nothing. The stack is healthy without those that are not `required`.
+    """
 
     name: str
     url: str
@@ -50,6 +64,8 @@ class MemberStatus:
     restarts: int
     last_error: str | None
     reason: str | None
+    generation: int | None
+    required: bool
 
 
 def names_of(asked: Collection[str] | None) -> list[str]:
@@ -140,7 +156,8 @@ def _wait_until_up(state_dir: Path, say: Say) -> StackState | None:
         found = load(state_dir)
         if found is not None and _running(found):
             running = {name for name, member in found.members.items() if member.state == "running"}
-            healthy = found.phase == "running" and all(row.healthy for row in status(state_dir)[1])
+            base = [row for row in status(state_dir)[1] if row.generation in (None, FIRST_GENERATION)]
+            healthy = found.phase == "running" and all(row.healthy for row in base)
             if healthy and shown is None:
                 return found
             for name in sorted(running - (shown or set())):
@@ -161,6 +178,8 @@ def _wait_until_up(state_dir: Path, say: Say) -> StackState | None:
 
 def _raise_if_hopeless(state_dir: Path, found: StackState) -> None:
     for member in found.members.values():
+        if member.generation != FIRST_GENERATION:
+            continue
         if member.failures >= _GIVE_UP_AFTER_FAILURES and member.state != "running":
             tries = f"{member.name} failed {member.failures} times"
             if not member.is_service:
@@ -227,6 +246,8 @@ def _member_status(member: MemberState, check: Callable[[], str | None] | None) 
         restarts=member.restarts,
         last_error=member.last_error,
         reason=reason,
+        generation=member.generation if service_and_generation(member.name)[0] in DERIVING else None,
+        required=member.required,
     )
 
 
@@ -244,7 +265,7 @@ def _rss(process: psutil.Process) -> int | None:
 
 def _lag(member: MemberState) -> int | None:
     """The sum of the member's lag gauge over its partitions."""
-    metric = LAGGING.get(member.name)
+    metric = LAGGING.get(service_and_generation(member.name)[0])
     if metric is None or member.admin_url is None:
         return None
     try:
@@ -271,16 +292,29 @@ def status_document(state_dir: Path) -> dict[str, object]:
 
 
 def log_files(state_dir: Path, asked: Collection[str] | None) -> dict[str, Path]:
-    """Name → log of what was asked for (all, supervisor and set-up included, if nothing was)."""
+    """Name → log of what was asked for (all, supervisor and set-up included, if nothing was).
+
+    `cdr-enricher.g2` is the enricher of generation 2, `g2` all its workers.
+    """
     logs = state_dir.absolute() / "logs"
     extra = ("supervisor", SETUP)
     if asked:
         names = [name for name in extra if name in asked]
-        if rest := [name for name in asked if name not in extra]:
+        replays = {name: _of_generation(name) for name in asked}
+        if rest := [name for name in asked if name not in extra and not replays[name]]:
             names += names_of(rest)
+        names += [member for name in asked for member in replays[name]]
     else:
-        names = [*extra, *MEMBER_NAMES]
+        names = [*extra, *MEMBER_NAMES, *sorted(path.stem for path in logs.glob("*.g*.log"))]
     return {name: logs / f"{name}.log" for name in names if asked or (logs / f"{name}.log").exists()}
+
+
+def _of_generation(asked: str) -> list[str]:
+    """Names of the workers of a generation beside the first that are meant by `g2` or `enricher.g2`, [] if none."""
+    name, generation = service_and_generation(asked if "." in asked else f"*.{asked}")
+    if generation == FIRST_GENERATION or name not in (*DERIVING, "*"):
+        return []
+    return [member_name(service, generation) for service in DERIVING if name in (service, "*")]
 
 
 def last_lines(files: Mapping[str, Path], lines: int) -> Iterator[tuple[str, str]]:

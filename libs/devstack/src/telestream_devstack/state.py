@@ -28,6 +28,8 @@ class MemberState:
     last_error: str | None = None
     admin_url: str | None = None
     is_service: bool = False
+    generation: int = 1
+    required: bool = True  # False: a replay that nobody has activated; the stack is healthy without it
 
 
 @dataclass(slots=True)
