@@ -3,7 +3,8 @@
     .venv/bin/python benchmarks/aggregator.py [--kafka] [--records 400000] [--port-base 24000]
 
 Without --kafka the stage runs alone against a simulated clock, in two shapes: *live* (10,000 CDRs/s over 4 partitions,
-2,000 cells, 100 regions, 12 plans, 20,000 subscribers) and *file* (a day of records in one file, as fast as it goes).
+2,000 cells, 100 regions, 12 plans, 20,000 subscribers) and *file* (a day of records in one file, as fast as it goes);
+*old* is a file of 300 days.
 With --kafka, a worker process reads both from a real broker, fetching and producing included. Under a minute each.
 """
 
@@ -42,6 +43,7 @@ CELLS = 2_000
 SUBSCRIBERS = 20_000
 LIVE_PER_S = 10_000
 DAY_MS = 86_400_000
+DAYS = {"file": 1, "old": 300}
 AGG_IDS = {family: 20 + number for number, family in enumerate(FAMILIES)}
 BUDGET_S = 25.0
 
@@ -161,8 +163,8 @@ def stage_alone(shape: str, records: int) -> None:
     per_batch = LIVE_PER_S // PARTITIONS // 5 if shape == "live" else 20_000
     round_ms = 200 if shape == "live" else 1_000
     rounds = max(records // (PARTITIONS * per_batch), 1)
-    span_ms = rounds * round_ms if shape == "live" else DAY_MS
-    from_ms = now_ms if shape == "live" else now_ms - DAY_MS
+    span_ms = rounds * round_ms if shape == "live" else DAYS[shape] * DAY_MS
+    from_ms = now_ms if shape == "live" else now_ms - span_ms
     counted: dict[str, int] = {}
     done, cpu_s, begun = 0, 0.0, time.monotonic()
 
@@ -245,12 +247,12 @@ def on_kafka(shape: str, records: int, port_base: int, runner: str) -> None:
         topic = topics.enriched("cdr")
         producer = Producer({"bootstrap.servers": parts.kafka, "linger.ms": 20, "compression.type": "lz4"})
         now_ms, per_partition = int(time.time() * 1_000), records // PARTITIONS
-        span_ms = DAY_MS if shape == "file" else records * 1_000 // LIVE_PER_S
+        span_ms = records * 1_000 // LIVE_PER_S if shape == "live" else DAYS[shape] * DAY_MS
         for partition in range(PARTITIONS):
             for first in range(0, per_partition, 20_000):
                 part = min(20_000, per_partition - first)
                 from_ms = now_ms - span_ms + span_ms * first // per_partition
-                arrived_ms = now_ms if shape == "file" else None
+                arrived_ms = None if shape == "live" else now_ms
                 span = span_ms * part // per_partition
                 table = cdrs(first, part, partition, from_ms, span, arrived_ms, seed=first + partition)
                 for value in encode(table, enriched_schema("cdr"), ids[topic]):
@@ -311,7 +313,7 @@ def _counted(url: str, name: str) -> float:
 def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     asked.add_argument("--kafka", action="store_true", help="a worker on a real broker")
-    asked.add_argument("--shape", choices=("live", "file", "both"), default="both")
+    asked.add_argument("--shape", choices=("live", "file", "old", "both"), default="both")
     asked.add_argument("--runner", choices=("faust", "plain"), default="faust")
     asked.add_argument("--records", type=int, default=400_000)
     asked.add_argument("--port-base", type=int, default=24_000)

@@ -112,6 +112,7 @@ def days(minutes: int, rate: int, subscribers: int) -> None:
             ended = taken[partition] % (1 << SUBSCRIBER_DAY_SEGMENT_BITS) < per_second
             if ended or changed[partition].sum() > full:
                 others += emit(partition)
+                emitted_at[partition] = second
         for partition in range(PARTITIONS):
             if (second - emitted_at[partition]) * 1_000 >= beat_ms * paces.stretch()["subscriber_day"]:
                 rows += emit(partition)

@@ -235,6 +235,7 @@ class Files:
             self.spool,
             self._thread,
             gateway.settings.max_file_bytes,
+            gateway.pacer,
         )
         load = Load(entry, found.profile, reader, loading)
         self._loads[entry.file_id] = load
@@ -313,6 +314,7 @@ def described(entry: FileEntry) -> Mapping[str, Any]:
         "totals": entry.totals,
         "expected": entry.expected,
         "sequence": entry.sequence,
+        "priority": entry.priority,
         "allow_age_days": entry.allow_age_days,
         "size": size,
         "progress": 1.0 if entry.finished_at else round(entry.read_bytes / size, 4) if size else 0.0,

@@ -12,16 +12,26 @@ from ingest_gateway.batch_ids import BatchIds
 from ingest_gateway.domain.direct import Direct
 from ingest_gateway.domain.identity import Identity
 from ingest_gateway.domain.numbers import load_tables
+from ingest_gateway.domain.pacing import Pace
 from ingest_gateway.domain.resolve import PartyRules, Resolver
 from ingest_gateway.encode import Encoder
 from ingest_gateway.files import Files
 from ingest_gateway.kafka import Sender
+from ingest_gateway.live_positions import LivePositions
+from ingest_gateway.pacer import Pacer
 from ingest_gateway.requests import RequestJudge
 from ingest_gateway.settings import GatewaySettings
 from telestream_contracts import Registry
 from telestream_domain import REFERENCES, TYPES, TelestreamError
 from telestream_guards import GuardError, PartitionsChanged, guard_installation
-from telestream_opstore import FileLedger, KeyCache, check_fingerprints_async, migrate_async, open_pool
+from telestream_opstore import (
+    FileLedger,
+    KeyCache,
+    check_fingerprints_async,
+    derivations_async,
+    migrate_async,
+    open_pool,
+)
 from telestream_opstore.errors import OpstoreUnavailable, WrongKey
 from telestream_runtime import get_logger
 
@@ -60,6 +70,7 @@ class Gateway:
         self.keys: KeyCache
         self.ledger: FileLedger
         self.batch_ids: BatchIds
+        self.pacer: Pacer
         self.files = Files(self)
 
     def topic(self, record_type: str) -> str:
@@ -103,6 +114,13 @@ class Gateway:
         for record_type in RECORD_TYPES:
             direct = Direct(record_type, self.resolver, from_json=True)
             self.judges[record_type] = RequestJudge(direct, self.encoders[record_type], self.partitions[record_type])
+        floor = float(settings.backfill_floor)
+        self.pacer = Pacer(
+            Pace(settings.backfill_wait_ms / 1_000, floor, floor),
+            LivePositions(settings.kafka, settings.topics, self.partitions),
+            self._live_generations,
+            settings.generation,
+        )
         return True
 
     async def _reach_postgres(self) -> None:
@@ -148,6 +166,13 @@ class Gateway:
         for record_type in RECORD_TYPES:
             schema_id = await loop.run_in_executor(None, registry.id_for, self.topic(record_type))
             self.encoders[record_type] = Encoder(record_type, schema_id)
+
+    async def _live_generations(self) -> list[int]:
+        """Those people see or may go back to; a replay that is not decided on is behind by its nature."""
+        found = await derivations_async(self.settings.postgres.get_secret_value(), self.settings.topic_prefix)
+        return [
+            derivation.generation for derivation in found if derivation.wanted and derivation.decided_at is not None
+        ]
 
     def _on_lost(self, reason: str) -> None:
         self.lost = reason

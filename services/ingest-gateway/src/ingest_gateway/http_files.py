@@ -15,7 +15,7 @@ from ingest_gateway.gateway import Gateway
 from ingest_gateway.http import gateway_of, needs, source_of
 from ingest_gateway.openapi_examples import responses
 from ingest_gateway.problems import Problem
-from telestream_opstore import ApiKey, FileEntry, NewFile
+from telestream_opstore import ApiKey, FileEntry, NewFile, Priority
 
 PAGE = 100
 PAGE_MAX = 1_000
@@ -99,6 +99,9 @@ async def _put(
     expected_bytes: int | None = None,
     expected_charge_micros: int | None = None,
     sequence: Annotated[int | None, Query(ge=0, lt=2**63, description="The producer's own number of the file")] = None,
+    priority: Annotated[
+        Priority, Query(description="backfill: sent only as fast as live records do not wait for it")
+    ] = "live",
     content_digest: Annotated[str | None, Header()] = None,
     content_encoding: Annotated[str | None, Header()] = None,
     upload_length: Annotated[str | None, Header()] = None,
@@ -126,6 +129,7 @@ async def _put(
         _length(upload_length, "Upload-Length") or _length(content_length, "Content-Length"),
         {total: value for total, value in expected.items() if value is not None},
         sequence,
+        priority,
     )
     return _answer(await gateway.files.put(new, request.stream(), content_digest))
 

@@ -17,13 +17,14 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from ingest_gateway.domain.accepted import from_entries
-from ingest_gateway.domain.file_reader import Chunk, FileReader, chunks
+from ingest_gateway.domain.file_reader import BLOCK_BYTES, Chunk, FileReader, chunks
 from ingest_gateway.domain.profile import Profile
 from ingest_gateway.domain.refusal import Refusal
 from ingest_gateway.encode import BatchHead, Encoder
 from ingest_gateway.errors import NotAcknowledged, Stopping
 from ingest_gateway.kafka import Sender, messages_of
 from ingest_gateway.metrics import RECORDS_ACCEPTED, RECORDS_REFUSED
+from ingest_gateway.pacer import Pacer
 from ingest_gateway.raw_topic import RawTopics, Sent
 from ingest_gateway.spool import Spool, Unpacked
 from telestream_domain import TelestreamError
@@ -34,6 +35,8 @@ SETTLE_S = 1.0  # a killed process's last requests may still be on their way thr
 RETRY_S = 1.0
 LOG_EVERY_S = 10.0
 LAST_BLOCK_S = 5.0
+BACKFILL_BLOCK_BYTES = 256 << 10  # sent at once: a thousand rows or two are no wait for anybody
+TURN_S = 0.02
 log = get_logger("ingest-gateway")
 T = TypeVar("T")
 
@@ -51,6 +54,7 @@ class Loading:
     spool: Spool
     thread: Executor
     max_bytes: int
+    pacer: Pacer
 
 
 @dataclass(slots=True)
@@ -102,6 +106,16 @@ class Load:
 
     async def run(self, resumed: bool) -> FileEntry:
         """Raises BodyRefused if the file cannot be read at all, Stopping if the gateway stops first."""
+        if not self._gives_way:
+            return await self._run(resumed)
+        async with self._with.pacer.pacing():
+            return await self._run(resumed)
+
+    @property
+    def _gives_way(self) -> bool:
+        return self.entry.priority == "backfill"
+
+    async def _run(self, resumed: bool) -> FileEntry:
         if resumed:
             await asyncio.sleep(SETTLE_S)
             await self._find_sent()
@@ -118,6 +132,8 @@ class Load:
                         sending = None
                     if ready is None:
                         break
+                    if self._gives_way:
+                        await self._turn(ready.accepted)
                     sending = (ready, self._send(ready))
             finally:
                 if sending is not None:
@@ -146,7 +162,8 @@ class Load:
     def _ready(self, stream: Unpacked) -> Iterator[_Ready]:
         entry, encoder = self.entry, self._with.encoder
         booked = self._booked
-        for chunk in chunks(stream, booked.read_bytes, booked.read_lines + 1):
+        block_bytes = BACKFILL_BLOCK_BYTES if self._gives_way else BLOCK_BYTES
+        for chunk in chunks(stream, booked.read_bytes, booked.read_lines + 1, block_bytes):
             block = self._reader.judge(chunk)
             head = BatchHead(entry.source, entry.file_id, time.time_ns() // 1_000_000, entry.allow_age_days)
             values = encoder.columns(block.columns, head)
@@ -182,6 +199,12 @@ class Load:
             del chunk, block, values, keys, shards, messages
             yield ready
             del ready
+
+    async def _turn(self, records: int) -> None:
+        while not self._with.pacer.take(records):
+            self._check_stop()
+            await asyncio.sleep(TURN_S)
+            self.alive_at = time.monotonic()  # it waits for live records, not for Kafka
 
     def _send(self, ready: _Ready) -> Future[None]:
         messages = ready.messages

@@ -25,6 +25,15 @@ class GatewaySettings(HttpSettings):
     )
     max_in_flight_bytes: int = Field(64 << 20, ge=1 << 20, description="Bodies being judged or sent; more is 429")
     max_file_bytes: int = Field(16 << 30, ge=1 << 20, description="Largest file, packed and unpacked")
+    backfill_wait_ms: int = Field(
+        800, ge=50, le=60_000, description="A backfill slows down when live records wait longer to be aggregated"
+    )
+    backfill_floor: int = Field(
+        500,
+        ge=1,
+        le=1_000_000,
+        description="Records a second that all backfills together send, however long live waits",
+    )
     max_files: int = Field(8, ge=1, description="Files uploaded or loaded at once; more is 429")
 
     @field_validator("identity_key", "permanent_key")
